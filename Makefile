@@ -1,0 +1,46 @@
+# Every target makes what it needs: a virtual environment with everything installed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DB ?= sqlite
+MINUTES ?= 10
+
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test check bench bench-growth interop soak docs clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed ## the order-checkout demo, killed and recovered (DB=sqlite or DB=postgres)
+	$(BIN)/python examples/orders/demo.py --db $(DB)
+
+test: $(VENV)/.installed ## all tests, on SQLite and Postgres
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed ## format, lint, types, import direction
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/basedpyright --warnings
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed ## speed, side by side with PyPI dbos (ARGS="--quick" for a short run)
+	$(BIN)/python bench/run.py $(ARGS)
+
+bench-growth: $(VENV)/.installed ## speed with a million finished workflows, memory of sleeping ones
+	$(BIN)/python bench/growth.py $(ARGS)
+
+interop: $(VENV)/.installed ## exchange of databases with PyPI dbos
+	$(BIN)/python -m pytest interop $(ARGS)
+
+soak: $(VENV)/.installed ## kill worker processes at random for MINUTES (default 10)
+	$(BIN)/python -m tests.kills.soak --minutes $(MINUTES)
+
+clean: ## remove the virtual environments and caches
+	rm -rf .venv .venv-incumbent .venv-absurd .mypy_cache .ruff_cache .pytest_cache .hypothesis

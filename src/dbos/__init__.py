@@ -1,0 +1,91 @@
+"""Durable workflows in Python, kept in SQLite or Postgres.
+
+Where things are. Imports run downwards only.
+
+    api/        what an application calls
+                  app          DBOS: construct, launch, destroy
+                  decorators   workflow, step, classes, roles
+                  starting     start workflows in the background
+                  calls        steps without decorator, sleep, patches, results, status, cancel, versions
+                  options      the Set... blocks, step options
+        |
+    engine/     what makes calls durable; no SQL
+                  workflows    start, execute, record the outcome, wait for it
+                  steps        find, run, retry, record
+                  operations   other calls that are recorded like steps
+                  plans        what an operation yields;  drivers: who carries it out
+                  journal      group commit
+                  signals      waking up
+                  services     deadlines, recovery, other processes
+                  engine       wires them together, and owns the running executions
+        |
+    storage/    what is written down
+                  store        the contract
+                  database     what both backends share;  sqlite, postgres and sql/<backend>/*.sql
+                  migrate      the schema
+        |
+    records  types  error  config  serialization      import nothing above them
+
+Start reading at api/decorators.step, then engine/steps, engine/journal, storage/database.
+The names below are public. Everything else may change.
+"""
+
+from . import error
+from .api.app import DBOS
+from .api.calls import StepReservation
+from .api.decorators import DBOSConfiguredInstance
+from .api.handles import WorkflowHandle, WorkflowHandleAsync
+from .api.migration import run_dbos_database_migrations
+from .api.options import (
+    DBOSContextEnsure,
+    DBOSContextSetAuth,
+    SetEnqueueOptions,
+    SetShardKey,
+    SetWorkflowAttributes,
+    SetWorkflowID,
+    SetWorkflowTimeout,
+    StepOptions,
+)
+from .api.validation import make_pydantic_args_validator, pydantic_args_validator
+from .config import DBOSConfig
+from .error import PortableWorkflowError
+from .serialization import DBOSPortableJSONSerializer, Serializer, WorkflowSerializationFormat
+from .types import (
+    DuplicationPolicy,
+    StepInfo,
+    VersionInfo,
+    WorkflowIDReusePolicy,
+    WorkflowStatus,
+    WorkflowStatusString,
+)
+
+__all__ = [
+    "DBOS",
+    "DBOSConfig",
+    "DBOSConfiguredInstance",
+    "DBOSContextEnsure",
+    "DBOSContextSetAuth",
+    "DBOSPortableJSONSerializer",
+    "DuplicationPolicy",
+    "PortableWorkflowError",
+    "Serializer",
+    "SetEnqueueOptions",
+    "SetShardKey",
+    "SetWorkflowAttributes",
+    "SetWorkflowID",
+    "SetWorkflowTimeout",
+    "StepInfo",
+    "StepOptions",
+    "StepReservation",
+    "VersionInfo",
+    "WorkflowHandle",
+    "WorkflowHandleAsync",
+    "WorkflowIDReusePolicy",
+    "WorkflowSerializationFormat",
+    "WorkflowStatus",
+    "WorkflowStatusString",
+    "error",
+    "make_pydantic_args_validator",
+    "pydantic_args_validator",
+    "run_dbos_database_migrations",
+]

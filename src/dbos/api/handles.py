@@ -1,0 +1,113 @@
+"""Handles: a workflow's id with the ways to ask for its result and status."""
+
+from __future__ import annotations
+
+from typing import Generic, Protocol, TypeVar
+
+from ..engine.execution import Completion
+from ..engine.waiting import existing_status_plan, handle_result_plan
+from ..engine.workers import refuse_running_loop
+from ..types import WorkflowStatus
+from .runtime import current_engine, run, run_async
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class WorkflowHandle(Protocol[R_co]):
+    """A workflow, seen from sync code."""
+
+    workflow_id: str
+    shard_key: str | None
+
+    def get_workflow_id(self) -> str:
+        """The id of the workflow."""
+        ...
+
+    def get_result(self, *, polling_interval_sec: float = 1.0) -> R_co:
+        """Wait for the workflow to end; its value, or its exception raised.
+
+        Args:
+            polling_interval_sec: How often to look in the database, in seconds, when nothing wakes the wait earlier.
+
+        Raises:
+            DBOSAwaitedWorkflowCancelledError: the workflow was cancelled.
+            DBOSAwaitedWorkflowMaxRecoveryAttemptsExceeded: it was given up after too many recoveries.
+
+        Durability: in workflow code recorded as the step `DBOS.getResult`; a replay returns what was recorded.
+        """
+        ...
+
+    def get_status(self) -> WorkflowStatus:
+        """The status of the workflow; DBOSNonExistentWorkflowError when there is none.
+
+        Durability: in workflow code recorded as the step `DBOS.getStatus`.
+        """
+        ...
+
+
+class WorkflowHandleAsync(Protocol[R_co]):
+    """A workflow, seen from async code. Methods as in WorkflowHandle."""
+
+    workflow_id: str
+    shard_key: str | None
+
+    def get_workflow_id(self) -> str: ...
+
+    async def get_result(self, *, polling_interval_sec: float = 1.0) -> R_co: ...
+
+    async def get_status(self) -> WorkflowStatus: ...
+
+
+class Handle(Generic[R]):
+    """The sync handle; live when it holds the completion of an execution in this process."""
+
+    def __init__(self, workflow_id: str, completion: Completion | None = None) -> None:
+        self.workflow_id = workflow_id
+        self.shard_key: str | None = None
+        self._completion = completion
+
+    def __repr__(self) -> str:
+        return f"WorkflowHandle({self.workflow_id!r}{', live' if self._completion else ''})"
+
+    def get_workflow_id(self) -> str:
+        return self.workflow_id
+
+    def get_result(self, *, polling_interval_sec: float = 1.0) -> R:
+        engine = current_engine()
+        result: R = run(
+            engine, handle_result_plan(engine, self.workflow_id, self._completion, polling_interval_sec)
+        )
+        return result
+
+    def get_status(self) -> WorkflowStatus:
+        refuse_running_loop("get_workflow_status")
+        engine = current_engine()
+        return run(engine, existing_status_plan(engine, self.workflow_id))
+
+
+class AsyncHandle(Generic[R]):
+    """The async handle; live when it holds the completion of an execution in this process."""
+
+    def __init__(self, workflow_id: str, completion: Completion | None = None) -> None:
+        self.workflow_id = workflow_id
+        self.shard_key: str | None = None
+        self._completion = completion
+
+    def __repr__(self) -> str:
+        return f"WorkflowHandleAsync({self.workflow_id!r}{', live' if self._completion else ''})"
+
+    def get_workflow_id(self) -> str:
+        return self.workflow_id
+
+    async def get_result(self, *, polling_interval_sec: float = 1.0) -> R:
+        engine = current_engine("Executor")
+        plan = handle_result_plan(engine, self.workflow_id, self._completion, polling_interval_sec)
+        result: R = await run_async(engine, plan)
+        return result
+
+    async def get_status(self) -> WorkflowStatus:
+        engine = current_engine("Executor")
+        return await run_async(engine, existing_status_plan(engine, self.workflow_id))
+
+

@@ -1,0 +1,102 @@
+"""The one application of a process: its registry, and its engine while it is launched."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+
+from ..engine.context import current_execution
+from ..engine.engine import Engine
+from ..engine.errors import EngineStopped, ExecutionInterrupted
+from ..engine.execution import public_error
+from ..engine.plans import Plan
+from ..engine.registry import Registry
+from ..engine.workers import refuse_running_loop
+from ..error import DBOSException
+
+if TYPE_CHECKING:
+    from .app import DBOS
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _State:
+    """Process-wide: decorators need only the registry, so they work before any application exists."""
+
+    instance: DBOS | None = None
+    registry: Registry = Registry()
+
+
+state = _State()
+
+
+def current_engine(accessed: str = "System database") -> Engine:
+    """The engine of the launched application.
+
+    Raises DBOSException when no application was constructed, or it is not launched.
+    """
+    instance = state.instance
+    if instance is None:
+        raise DBOSException(
+            "No DBOS was created yet. Construct it with DBOS(config=...) and call DBOS.launch() first."
+        )
+    if instance.engine is None:
+        raise DBOSException(f"{accessed} accessed before DBOS was launched. Call DBOS.launch() first.")
+    return instance.engine
+
+
+def run(engine: Engine, plan: Plan[T]) -> T:
+    """Carry a plan out on this thread. Reasons to stop are for workflows; other callers see what caused them."""
+    if current_execution() is not None:
+        return engine.run(plan)
+    try:
+        return engine.run(plan)
+    except (EngineStopped, ExecutionInterrupted) as error:
+        raise public_error(error) from error
+
+
+async def run_async(engine: Engine, plan: Plan[T]) -> T:
+    """Carry a plan out on the running loop; errors as in `run`."""
+    if current_execution() is not None:
+        return await engine.run_async(plan)
+    try:
+        return await engine.run_async(plan)
+    except (EngineStopped, ExecutionInterrupted) as error:
+        raise public_error(error) from error
+
+
+def blocking(name: str, operation: Callable[P, Plan[T]]) -> Callable[P, T]:
+    """The blocking form of an operation given as a plan; refuses to block an event loop."""
+
+    @functools.wraps(operation)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        refuse_running_loop(name)
+        return run(current_engine(), operation(*args, **kwargs))
+
+    call.__name__ = call.__qualname__ = name
+    return staticmethod(call)
+
+
+def twin(name: str, operation: Callable[P, Plan[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """The async form of the same operation."""
+
+    @functools.wraps(operation)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await run_async(current_engine("Executor"), operation(*args, **kwargs))
+
+    call.__name__ = call.__qualname__ = f"{name}_async"
+    return staticmethod(call)
+
+
+class classproperty(Generic[T]):
+    """A read-only property of the class and of its instances."""
+
+    def __init__(self, getter: Callable[[Any], T]) -> None:
+        self._getter = getter
+        self.__doc__ = getter.__doc__
+
+    def __get__(self, instance: object, owner: Any) -> T:
+        return self._getter(owner)

@@ -1,0 +1,1 @@
+"""What makes calls durable. No SQL, no database drivers."""

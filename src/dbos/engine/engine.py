@@ -1,0 +1,365 @@
+"""The engine of one launched application: store, journal, drivers, services, and the executions it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
+
+from ..config import Settings
+from ..error import (
+    DBOSException,
+    DBOSRecoveryError,
+    DBOSWorkflowFunctionNotFoundError,
+    MaxRecoveryAttemptsExceededError,
+)
+from ..logs import logger
+from ..serialization import Payloads
+from ..storage.store import Store
+from ..types import INTERNAL_QUEUE_NAME, ClaimedWorkflow, StepRecord
+from .arguments import validated_arguments
+from .clock import Clock
+from .context import Identity
+from .drivers import Drivers
+from .errors import EngineStopped, ExecutionInterrupted
+from .execution import STEP_WINDOW, Execution, public_error
+from .journal import Journal
+from .plans import Commit, Plan
+from .registry import Registry, WorkflowInfo
+from .services import Deadlines, Dispatcher, Listener, Service, Watcher
+from .signals import Signals
+from .workers import Loops, Workers
+from .workflows import Started, Target, check_roles, execute_plan, outcome_record
+
+T = TypeVar("T")
+
+# How long the answer to "is this version the latest?" is used before it is asked again.
+LATEST_VERSION_MS = 5000
+
+
+class Engine:
+    """Everything that runs between launch and destroy."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        store: Store,
+        *,
+        application_version: str,
+        executor_id: str,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.store = store
+        self.application_version = application_version
+        self.executor_id = executor_id
+        self.clock = clock or Clock()
+        self.payloads = Payloads(settings.serializer)
+        self.signals = Signals()
+        self.journal = Journal(store, self.signals)
+        self.workers = Workers(settings.max_executor_threads)
+        self.loops = Loops()
+        self.drivers = Drivers(store, self.journal, self.clock, self.workers, self.loops)
+        self.deadlines = Deadlines(self)
+        self.dispatcher = Dispatcher(self)
+        self.watcher = Watcher(self)
+        self.services: list[Service] = [self.deadlines, self.dispatcher, self.watcher, Listener(self)]
+        self._lock = threading.Lock()
+        self._executions: dict[str, Execution] = {}
+        self._ended = threading.Condition(self._lock)
+        self._latest: tuple[int, bool] = (0, True)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.stopping = False
+
+    # --- life
+
+    def start(self) -> None:
+        """Recover what this executor left pending, and start the background services."""
+        self.loops.adopt_running()
+        self.journal.start()
+        self.signals.on_register = self.watcher.wake
+        self.recover()
+        for service in self.services:
+            service.start()
+
+    def recover(self) -> int:
+        """Hand the pending workflows of this executor and version back to their queues."""
+        count = len(
+            self.drivers.read(
+                lambda store: store.requeue_pending(
+                    self.executor_id, self.application_version, self.settings.name
+                )
+            )
+        )
+        if count:
+            logger.info("Recovering %d workflows from application version %s", count, self.application_version)
+            self.dispatcher.wake()
+        self._report_stranded()
+        return count
+
+    def _report_stranded(self) -> None:
+        """Say loudly which waiting work this version leaves alone (02 R261)."""
+        stranded = self.drivers.read(
+            lambda store: store.count_waiting_elsewhere(
+                self.settings.name, self.application_version, self.executor_id
+            )
+        )
+        for version, status, count in stranded:
+            logger.warning(
+                "%d %s workflows belong to application version %s and wait for a process of that version; this one "
+                "is %s. Set `application_version` to keep a version across code changes",
+                count,
+                status,
+                version,
+                self.application_version,
+            )
+
+    def stop(self, drain_seconds: float) -> None:
+        """Stop taking work, let running workflows finish for up to `drain_seconds`, then cut off the rest.
+
+        Nothing is written for what is cut off: its rows stay PENDING for the next launch.
+        """
+        self.dispatcher.stop()
+        if drain_seconds > 0:
+            self.drain(drain_seconds)
+        self.stopping = True
+        with self._lock:
+            running = list(self._executions.values())
+        stopped = EngineStopped()
+        for execution in running:
+            execution.stop(stopped)
+        if running:
+            logger.info(
+                "%d running workflows are cut off; they continue at the next launch: %s",
+                len(running),
+                ", ".join(execution.workflow_id for execution in running[:20]),
+            )
+        self.drivers.stop()
+        self.signals.close()
+        self.loops.stop(timeout_seconds=10)
+        self.workers.stop()
+        self.journal.close()
+        self.store.close()
+        for service in self.services:
+            service.stop()
+
+    def drain(self, timeout_seconds: float) -> bool:
+        """Wait until no workflow runs in this process; False when the time was up first."""
+        with self._lock:
+            return self._ended.wait_for(lambda: not self._executions, timeout_seconds)
+
+    # --- executions
+
+    def enter(self, execution: Execution) -> None:
+        """An execution begins in this process."""
+        with self._lock:
+            self._executions[execution.owner_token + execution.workflow_id] = execution
+        if execution.deadline_ms is not None:
+            self.deadlines.add(execution.deadline_ms)
+        if self.stopping:
+            execution.stop(EngineStopped())
+
+    def leave(self, execution: Execution) -> None:
+        """An execution has ended or parked. Safe to repeat."""
+        with self._lock:
+            self._executions.pop(execution.owner_token + execution.workflow_id, None)
+            if not self._executions:
+                self._ended.notify_all()
+
+    def running(self) -> list[Execution]:
+        with self._lock:
+            return list(self._executions.values())
+
+    def soonest_deadline_ms(self) -> int | None:
+        with self._lock:
+            return min((e.deadline_ms for e in self._executions.values() if e.deadline_ms is not None), default=None)
+
+    def note_cancelled(self, workflow_ids: Sequence[str]) -> None:
+        """Workflows are cancelled in the database: stop their executions here and wake whoever waits for them."""
+        if not workflow_ids:
+            return
+        ids = set(workflow_ids)
+        for execution in self.running():
+            if execution.workflow_id in ids:
+                execution.stop(execution.cancelled())
+        for workflow_id in workflow_ids:
+            self.signals.fire("cancelled", workflow_id)
+            self.signals.fire("finished", workflow_id)
+
+    # --- running plans
+
+    def run(self, plan: Plan[T]) -> T:
+        """Carry a plan out on this thread."""
+        return self.drivers.drive(plan)
+
+    async def run_async(self, plan: Plan[T]) -> T:
+        """Carry a plan out on the running event loop."""
+        return await self.drivers.drive_async(plan)
+
+    def launch_in_background(self, started: Started, target: Target) -> None:
+        """Execute a started workflow on the pool, or on the main loop when it is async."""
+        execution = started.execution
+        assert execution is not None
+        self.enter(execution)
+        try:
+            if target.info.is_async:
+                # A fresh context: what the caller had set does not reach the workflow.
+                contextvars.Context().run(
+                    self.loops.submit, self._execute_async(execution, target, started.identity)
+                )
+            else:
+                self.workers.submit(lambda: self._execute(execution, target, started.identity))
+        except EngineStopped:
+            self.leave(execution)
+            raise
+
+    def launch_as_task(self, started: Started, target: Target) -> None:
+        """Execute a started workflow as a task of the running loop, kept alive even if its handle is dropped."""
+        execution = started.execution
+        assert execution is not None
+        self.enter(execution)
+        task = asyncio.get_running_loop().create_task(self._execute_async(execution, target, started.identity))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _execute(self, execution: Execution, target: Target, identity: Identity | None) -> None:
+        try:
+            value = self.drivers.drive(self._background_plan(execution, target, identity))
+        except BaseException as error:
+            self._settle(execution, None, error)
+            if not isinstance(error, (Exception, EngineStopped, ExecutionInterrupted)):
+                logger.warning("Workflow %s was ended by %r and stays PENDING", execution.workflow_id, error)
+        else:
+            self._settle(execution, value, None)
+
+    async def _execute_async(self, execution: Execution, target: Target, identity: Identity | None) -> None:
+        try:
+            value = await self.drivers.drive_async(self._background_plan(execution, target, identity))
+        except asyncio.CancelledError:
+            # The loop ends: like a crash, the row stays PENDING.
+            self._settle(execution, None, EngineStopped())
+            raise
+        except BaseException as error:
+            self._settle(execution, None, error)
+        else:
+            self._settle(execution, value, None)
+
+    def _background_plan(self, execution: Execution, target: Target, identity: Identity | None) -> Plan[Any]:
+        """Check the roles, then execute; a denial is the outcome (02 R188)."""
+        identity = identity or Identity()
+        try:
+            check_roles(target.info, identity)
+        except Exception as denied:
+            yield Commit(outcome_record(execution, None, denied))
+            raise
+        return (yield from execute_plan(execution, target, identity))
+
+    def _settle(self, execution: Execution, value: Any, error: BaseException | None) -> None:
+        self.leave(execution)
+        if error is not None:
+            error = public_error(error)
+            if isinstance(error, Exception) and not self.stopping:
+                logger.error("Workflow %s failed", execution.workflow_id, exc_info=error)
+        execution.completion.settle(value, error)
+
+    # --- claimed workflows
+
+    def dispatch(self, claimed: Sequence[ClaimedWorkflow], recorded: dict[str, list[Any]]) -> None:
+        """Start workflows this process has claimed; one that cannot start does not stop the others."""
+        for workflow in claimed:
+            try:
+                self._dispatch_one(workflow, recorded.get(workflow.workflow_id, []))
+            except EngineStopped:
+                raise
+            except Exception:
+                logger.exception("Workflow %s could not be started and stays PENDING", workflow.workflow_id)
+
+    def _dispatch_one(self, workflow: ClaimedWorkflow, steps: list[StepRecord]) -> None:
+        execution = Execution(
+            self,
+            workflow.workflow_id,
+            workflow.name,
+            workflow.owner_token,
+            serialization=workflow.serialization,
+            deadline_ms=workflow.deadline_ms,
+            recorded={step.step_id: step for step in steps},
+            known_until=STEP_WINDOW,
+        )
+        if not workflow.workflow_id.strip():
+            self._end_undispatched(execution, DBOSRecoveryError(workflow.workflow_id, "the workflow id is empty"))
+            return
+        if workflow.inputs is None:
+            logger.error(
+                "Workflow %s has no stored inputs (its row was written by another release, or they were removed); "
+                "it stays PENDING",
+                workflow.workflow_id,
+            )
+            return
+        try:
+            args, kwargs = self.payloads.decode_arguments(workflow.inputs, workflow.serialization)
+        except Exception as error:
+            self._end_undispatched(execution, error)
+            return
+        info = self.registry.workflows.get(workflow.name)
+        if info is None:
+            raise DBOSWorkflowFunctionNotFoundError(
+                workflow.workflow_id,
+                f"workflow function {workflow.name!r} is not registered in this process: import its module before "
+                f"DBOS.launch()",
+            )
+        if self._attempts_used_up(workflow, info):
+            return
+        try:
+            args, kwargs = validated_arguments(info, args, kwargs, workflow.serialization)
+        except Exception as error:
+            self._end_undispatched(execution, error)
+            return
+        try:
+            receiver = self.registry.find_receiver(info, workflow.class_name, workflow.config_name)
+        except LookupError as error:
+            raise DBOSWorkflowFunctionNotFoundError(workflow.workflow_id, str(error)) from None
+        target = Target(info, info.function, args, kwargs, receiver, workflow.class_name, workflow.config_name)
+        roles = workflow.authenticated_roles
+        identity = Identity(workflow.authenticated_user, None if roles is None else list(roles))
+        self.launch_in_background(Started(workflow.workflow_id, execution, identity), target)
+
+    def _attempts_used_up(self, workflow: ClaimedWorkflow, info: WorkflowInfo) -> bool:
+        allowed = info.max_recovery_attempts
+        if allowed is None or workflow.recovery_attempts <= allowed + 1:
+            return False
+        logger.error("%s", MaxRecoveryAttemptsExceededError(workflow.workflow_id, allowed))
+        self.drivers.read(
+            lambda store: store.dead_letter(workflow.workflow_id, workflow.owner_token, self.clock.now_ms())
+        )
+        self.signals.fire("finished", workflow.workflow_id)
+        return True
+
+    def _end_undispatched(self, execution: Execution, error: Exception) -> None:
+        """Record ERROR for a claimed workflow that can never run."""
+        logger.error("Workflow %s cannot be executed", execution.workflow_id, exc_info=error)
+        self.journal.commit(outcome_record(execution, None, error))
+
+    # --- versions
+
+    def is_latest_version(self) -> bool:
+        """Whether workflows without a version are for this process: it runs the latest, or none is registered."""
+        now_ms = self.clock.now_ms()
+        asked_at_ms, answer = self._latest
+        if now_ms - asked_at_ms < LATEST_VERSION_MS:
+            return answer
+        versions = self.store.list_versions(self.settings.name, 1)
+        answer = not versions or versions[0]["version_name"] == self.application_version
+        self._latest = (now_ms, answer)
+        return answer
+
+
+def is_coroutine_function(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function)
+
+
+__all__ = ["INTERNAL_QUEUE_NAME", "Awaitable", "DBOSException", "Engine"]

@@ -1,0 +1,312 @@
+"""The journal: group commit of everything a workflow records.
+
+Callers append a record and wait until it is durable. Whoever comes to an idle journal commits at once, on its own
+thread; what arrives meanwhile forms the next batch, committed by the writer thread. No artificial delay: batches form
+by themselves while the database is busy.
+
+Each record has its own answer (`records.Answer`). A record that the database refuses must not fail its neighbours:
+the batch is halved until the culprit stands alone. A lost connection is retried with growing pauses; since every
+record is insert-if-absent with a token, a commit whose outcome is unknown finds its own rows. Pending bytes are
+bounded: past the limit callers wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..error import DBOSException
+from ..logs import logger
+from ..records import Answer, Record, Verdict, WorkflowFinished
+from ..storage.store import Store, StoreRefused, StoreUnavailable
+from ..types import WorkflowOutcome
+from .errors import EngineStopped
+from .signals import Signals
+
+MAX_BATCH_RECORDS = 1000
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+MAX_PENDING_BYTES = 256 * 1024 * 1024
+
+FIRST_RETRY_SECONDS = 0.1
+LONGEST_RETRY_SECONDS = 60.0
+
+
+class Entry:
+    """One record on its way, and who waits for it."""
+
+    __slots__ = ("answer", "error", "future", "gate", "record", "size")
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.size = record.size()
+        self.answer: Answer | None = None
+        self.error: BaseException | None = None
+        self.gate: threading.Lock | None = None
+        self.future: asyncio.Future[None] | None = None
+
+    @property
+    def settled(self) -> bool:
+        return self.answer is not None or self.error is not None
+
+    def result(self) -> Answer:
+        if self.error is not None:
+            raise self.error
+        assert self.answer is not None
+        return self.answer
+
+
+def retry_pauses(rng: random.Random | None = None) -> Any:
+    """Pauses between tries while the database does not answer: doubling, with jitter, up to a minute."""
+    pause = FIRST_RETRY_SECONDS
+    uniform = (rng or random).uniform
+    while True:
+        yield pause * uniform(0.5, 1.5)
+        pause = min(pause * 2, LONGEST_RETRY_SECONDS)
+
+
+class Journal:
+    """Commits records in batches and answers each."""
+
+    def __init__(
+        self, store: Store, signals: Signals, *, max_pending_bytes: int = MAX_PENDING_BYTES
+    ) -> None:
+        self._store = store
+        self._signals = signals
+        self._lock = threading.Lock()
+        self._pending: deque[Entry] = deque()
+        self._pending_bytes = 0
+        self._max_pending_bytes = max_pending_bytes
+        self._room = threading.Condition(self._lock)
+        self._leading = False
+        self._closing = threading.Event()
+        self._work = threading.Semaphore(0)
+        self._thread: threading.Thread | None = None
+        self._buffers: dict[asyncio.AbstractEventLoop, list[Entry]] = {}
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="dbos-journal", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Commit what is pending if the database answers, then stop; later records meet EngineStopped."""
+        self._closing.set()
+        self._work.release()
+        with self._lock:
+            self._room.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        with self._lock:
+            left = list(self._pending)
+            self._pending.clear()
+        for entry in left:
+            entry.error = EngineStopped()
+        self._wake(left)
+
+    # --- waiting callers
+
+    def commit(self, record: Record) -> Answer:
+        """Append a record and block until it is durable."""
+        entry = Entry(record)
+        with self._lock:
+            if self._closing.is_set():
+                raise EngineStopped()
+            if self._pending_bytes + entry.size > self._max_pending_bytes:
+                self._wait_for_room(entry.size)
+            self._pending.append(entry)
+            self._pending_bytes += entry.size
+            lead = not self._leading
+            if lead:
+                self._leading = True
+            else:
+                entry.gate = gate = threading.Lock()
+                gate.acquire()
+        if lead:
+            self._lead(entry)
+        else:
+            gate.acquire()
+        return entry.result()
+
+    async def commit_async(self, record: Record) -> Answer:
+        """Append a record and await its durability, without blocking the loop."""
+        loop = asyncio.get_running_loop()
+        entry = Entry(record)
+        entry.future = loop.create_future()
+        while self._pending_bytes + entry.size > self._max_pending_bytes and self._pending_bytes > 0:
+            self._report_pressure()
+            await asyncio.sleep(0.005)
+        # Everything that becomes ready in this turn of the loop goes to the writer together.
+        buffer = self._buffers.get(loop)
+        if buffer is None:
+            buffer = self._buffers[loop] = []
+        if not buffer:
+            loop.call_soon(self._flush, loop)
+        buffer.append(entry)
+        await entry.future
+        return entry.result()
+
+    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        entries = self._buffers.pop(loop, [])
+        with self._lock:
+            stopped = self._closing.is_set()
+            if not stopped:
+                self._pending.extend(entries)
+                self._pending_bytes += sum(entry.size for entry in entries)
+                lead = not self._leading
+                if lead:
+                    self._leading = True
+        if stopped:
+            for entry in entries:
+                entry.error = EngineStopped()
+            self._wake(entries)
+        elif lead:
+            self._work.release()
+
+    def _wait_for_room(self, size: int) -> None:
+        self._report_pressure()
+        while self._pending_bytes > 0 and self._pending_bytes + size > self._max_pending_bytes:
+            self._room.wait(timeout=1.0)
+            if self._closing.is_set():
+                raise EngineStopped()
+
+    def _report_pressure(self) -> None:
+        logger.warning(
+            "The journal holds %d MiB that the database has not taken yet; callers wait",
+            self._pending_bytes >> 20,
+        )
+
+    # --- committing
+
+    def _lead(self, own: Entry) -> None:
+        """Commit on this thread until the own record is settled, then leave the rest to the writer thread."""
+        try:
+            while not own.settled:
+                self._commit_next()
+        finally:
+            with self._lock:
+                more = bool(self._pending)
+                if not more:
+                    self._leading = False
+            if more:
+                self._work.release()
+
+    def _run(self) -> None:
+        while True:
+            self._work.acquire()
+            while True:
+                with self._lock:
+                    if not self._pending:
+                        self._leading = False
+                        break
+                self._commit_next()
+            if self._closing.is_set():
+                return
+
+    def _commit_next(self) -> None:
+        batch = self._take()
+        try:
+            commit_batch(self._store, batch, self._pause)
+        except EngineStopped as stopped:
+            for entry in batch:
+                if not entry.settled:
+                    entry.error = stopped
+        with self._lock:
+            self._pending_bytes -= sum(entry.size for entry in batch)
+            self._room.notify_all()
+        publish(batch, self._signals)
+        self._wake(batch)
+
+    def _take(self) -> list[Entry]:
+        batch: list[Entry] = []
+        size = 0
+        with self._lock:
+            pending = self._pending
+            while pending and len(batch) < MAX_BATCH_RECORDS:
+                if batch and size + pending[0].size > MAX_BATCH_BYTES:
+                    break
+                entry = pending.popleft()
+                batch.append(entry)
+                size += entry.size
+        return batch
+
+    def _pause(self, seconds: float) -> None:
+        """Wait before another try; shutting down ends the tries."""
+        if self._closing.wait(seconds):
+            raise EngineStopped()
+
+    def _wake(self, entries: Sequence[Entry]) -> None:
+        """Wake every waiter; one call per event loop, however many of its tasks wait."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+        for entry in entries:
+            if entry.gate is not None:
+                entry.gate.release()
+            elif entry.future is not None:
+                by_loop.setdefault(entry.future.get_loop(), []).append(entry.future)
+        for loop, futures in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_resolve, futures)
+            except RuntimeError:
+                # The loop has ended, and its tasks with it; their rows stay for recovery.
+                logger.debug("%d records were committed after their event loop had closed", len(futures))
+
+
+def _resolve(futures: Sequence[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+def commit_batch(store: Store, batch: Sequence[Entry], pause: Callable[[float], None]) -> None:
+    """Commit a batch, however often it takes, and settle every entry.
+
+    `pause` waits between tries; what it raises (the engine stops) settles the rest of the batch.
+    """
+    pauses = retry_pauses()
+    while True:
+        try:
+            answers = store.commit([entry.record for entry in batch])
+        except StoreUnavailable as error:
+            seconds = next(pauses)
+            logger.warning("System database unavailable, next try in %.1f s: %s", seconds, error)
+            pause(seconds)
+            continue
+        except StoreRefused as error:
+            if len(batch) == 1:
+                batch[0].error = refusal(batch[0].record, error)
+            else:
+                middle = len(batch) // 2
+                commit_batch(store, batch[:middle], pause)
+                commit_batch(store, batch[middle:], pause)
+            return
+        except Exception as error:
+            for entry in batch:
+                entry.error = error
+            return
+        for entry, answer in zip(batch, answers):
+            entry.answer = answer
+        return
+
+
+def refusal(record: Record, error: StoreRefused) -> DBOSException:
+    """The typed error for a record that the database will never take."""
+    return DBOSException(
+        f"The system database refused the record of workflow {record.workflow_id!r}: {error}. Nothing of it was "
+        f"stored. Check its texts (id, names, serialized values) for characters or sizes the database cannot hold."
+    )
+
+
+def publish(batch: Sequence[Entry], signals: Signals) -> None:
+    """Tell waiters in this process what has just become durable."""
+    for entry in batch:
+        record = entry.record
+        if type(record) is WorkflowFinished and entry.answer is Verdict.APPLIED:
+            signals.fire(
+                "finished",
+                record.workflow_id,
+                WorkflowOutcome(
+                    record.workflow_id, record.status, record.output, record.error, record.serialization
+                ),
+            )

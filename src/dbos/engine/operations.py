@@ -1,0 +1,154 @@
+"""Operations of a workflow that are recorded like a step: the generic path of reads and management calls.
+
+Their value, or their exception, becomes a step row; a replay takes it from there. In step code and plain code the
+same operations run unrecorded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..error import DBOSException
+from ..logs import logger
+from ..records import StepCompleted
+from .context import Context, current_context, current_execution, enter, leave
+from .execution import Execution
+from .plans import Plan
+from .steps import record_step
+
+if TYPE_CHECKING:
+    from ..types import StepRecord
+
+T = TypeVar("T")
+
+GET_RESULT = "DBOS.getResult"
+GET_STATUS = "DBOS.getStatus"
+
+
+class MisplacedCall(DBOSException, AssertionError):
+    """A call where it is not allowed. Also an AssertionError, which programs may catch for historic reasons."""
+
+
+def misuse(message: str) -> MisplacedCall:
+    return MisplacedCall(message)
+
+
+@dataclass(slots=True)
+class Recorded:
+    """A value or an error found in the history."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+    def get(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+def operation_plan(name: str, inner: Plan[T], *, child_id: str | None = None) -> Plan[T]:
+    """Carry out `inner`; in workflow code draw a step id for it and record what came of it."""
+    execution = current_execution()
+    if execution is None:
+        return (yield from inner)
+    step_id = execution.draw()
+    record = yield from execution.find_recorded(step_id, name)
+    if record is not None:
+        inner.close()
+        found: T = decode(execution, record).get()
+        return found
+    started_at_ms = execution.engine.clock.now_ms()
+    context = current_context()
+    assert context is not None
+    token = enter(Context(execution, _status(step_id), context.identity))
+    failure: Exception | None = None
+    value: Any = None
+    try:
+        value = yield from inner
+    except Exception as error:
+        failure = error
+    finally:
+        leave(token)
+    yield from record_operation(
+        execution, step_id, name, started_at_ms, value=value, error=failure, child_id=child_id
+    )
+    if failure is not None:
+        raise failure
+    result: T = value
+    return result
+
+
+def recorded_value(
+    execution: Execution, step_id: int, name: str, child_id: str | None
+) -> Plan[Recorded | None]:
+    """The recorded result of waiting for `child_id`, if it stands at this position.
+
+    A row of another name or about another workflow is left alone: older histories drew this id only after the
+    result had arrived, so the order among concurrent waits may differ (02 R136).
+    """
+    execution.check()
+    if step_id > execution.known_until:
+        yield from execution.load_until(step_id)
+    record = execution.recorded.get(step_id)
+    if record is None or record.name != name or record.child_workflow_id != child_id:
+        return None
+    return decode(execution, record)
+
+
+def decode(execution: Execution, record: StepRecord) -> Recorded:
+    payloads = execution.engine.payloads
+    if record.error is not None:
+        return Recorded(error=payloads.decode_error(record.error, record.serialization))
+    return Recorded(payloads.decode_value(record.output, record.serialization))
+
+
+def record_operation(
+    execution: Execution,
+    step_id: int,
+    name: str,
+    started_at_ms: int,
+    *,
+    value: Any = None,
+    error: Exception | None = None,
+    child_id: str | None = None,
+    keep_existing: bool = False,
+) -> Plan[None]:
+    """Write the step row of an operation. An error is recorded only if it survives a round trip (02 R94)."""
+    engine = execution.engine
+    record = StepCompleted(
+        execution.workflow_id,
+        execution.owner_token,
+        step_id,
+        name,
+        None,
+        None,
+        engine.payloads.configured_name,
+        started_at_ms,
+        engine.clock.now_ms(),
+        engine.settings.name,
+        child_id,
+        keep_existing,
+    )
+    try:
+        if error is None:
+            record.output = engine.payloads.encode_value(value)
+        else:
+            record.error = engine.payloads.encode_error(error)
+            engine.payloads.decode_error(record.error, record.serialization)
+    except Exception as problem:
+        logger.warning(
+            "The result of %s in workflow %s (step %d) cannot be stored, so a replay asks again: %s",
+            name,
+            execution.workflow_id,
+            step_id,
+            problem,
+        )
+        return
+    yield from record_step(execution, record)
+
+
+def _status(step_id: int) -> Any:
+    from ..types import StepStatus
+
+    return StepStatus(step_id, None, None)

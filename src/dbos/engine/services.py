@@ -1,0 +1,224 @@
+"""Background loops, all of one shape: `start()`, `stop()`, `run_once()`, an interval, a name.
+
+`run_once` does the work and returns how many seconds may pass until the next turn; `wake` ends the pause early.
+Tests call `run_once` and need no thread. Stopping twice is fine.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from ..logs import logger
+from ..storage.store import StoreUnavailable
+from ..types import INTERNAL_QUEUE_NAME, ClaimedWorkflow
+from .errors import EngineStopped
+from .execution import STEP_WINDOW
+from .workflows import new_id
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+# Workflows taken by one claim: enough to fill a batch of the journal, few enough that others get their share.
+CLAIM_SIZE = 250
+# Waiting workflows whose cancellation by others is looked for per second.
+CANCELLATION_LOOKS_PER_SECOND = 1000
+# How often SQLite is asked whether another process has committed, while somebody waits for that.
+DATA_VERSION_SECONDS = 0.003
+
+
+class Service:
+    """One background loop."""
+
+    name = "service"
+    interval_seconds = 1.0
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name=f"dbos-{self.name}", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 10.0) -> None:
+        self._stopping = True
+        self.wake()
+        thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout_seconds)
+            if thread.is_alive():
+                logger.warning("The %s service did not stop within %g s", self.name, timeout_seconds)
+
+    def wake(self) -> None:
+        """Do not wait for the interval."""
+        self._wake.set()
+
+    def run_once(self) -> float:
+        """One turn; returns the seconds until the next."""
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        while not self._stopping:
+            # Cleared before the turn, so that a wake-up during it leads to another one.
+            self._wake.clear()
+            try:
+                pause_seconds = self.run_once()
+            except EngineStopped:
+                return
+            except StoreUnavailable as error:
+                logger.warning("The %s service could not reach the system database: %s", self.name, error)
+                pause_seconds = self.interval_seconds
+            except Exception:
+                if self._stopping:
+                    return
+                logger.exception("The %s service met an error and goes on", self.name)
+                pause_seconds = self.interval_seconds
+            if not self._stopping:
+                self._wake.wait(pause_seconds)
+
+
+class Deadlines(Service):
+    """Cancels active workflows whose deadline has passed, of this process and of dead ones."""
+
+    name = "deadlines"
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._lock = threading.Lock()
+        self._next_ms: int | None = None
+
+    def add(self, deadline_ms: int) -> None:
+        """A workflow of this process has a deadline: look again right when it passes."""
+        with self._lock:
+            sooner = self._next_ms is None or deadline_ms < self._next_ms
+            if sooner:
+                self._next_ms = deadline_ms
+        if sooner and deadline_ms < self.engine.clock.now_ms() + self.interval_seconds * 1000:
+            self.wake()
+
+    def run_once(self) -> float:
+        engine = self.engine
+        with self._lock:
+            self._next_ms = None
+        while True:
+            cancelled = engine.store.cancel_overdue(engine.settings.name, engine.clock.now_ms())
+            engine.note_cancelled(cancelled)
+            if len(cancelled) < 1000:
+                break
+        soonest = engine.soonest_deadline_ms()
+        if soonest is None:
+            return self.interval_seconds
+        return min(self.interval_seconds, max(0.001, (soonest + 1 - engine.clock.now_ms()) / 1000))
+
+
+class Dispatcher(Service):
+    """Claims waiting workflows of the internal queue (recovered, resumed, forked) and starts them."""
+
+    name = "dispatcher"
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._token: str | None = None
+
+    def run_once(self) -> float:
+        while not self._stopping:
+            claimed = self._claim()
+            if claimed:
+                self.engine.dispatch(claimed, self._load(claimed))
+            if len(claimed) < CLAIM_SIZE:
+                break
+        return self.interval_seconds
+
+    def _claim(self) -> list[ClaimedWorkflow]:
+        engine = self.engine
+        free = engine.workers.free_slots()
+        limit = CLAIM_SIZE if free is None else min(CLAIM_SIZE, free)
+        if limit == 0:
+            return []
+        if self._token is not None:
+            # The answer to the last claim was lost; it may have taken workflows.
+            claimed = engine.store.find_claimed(self._token)
+            self._token = None
+            return claimed
+        self._token = new_id()
+        claimed = engine.store.claim_workflows(
+            INTERNAL_QUEUE_NAME,
+            token=self._token,
+            executor_id=engine.executor_id,
+            application_version=engine.application_version,
+            application_name=engine.settings.name,
+            is_latest=engine.is_latest_version(),
+            limit=limit,
+            now_ms=engine.clock.now_ms(),
+        )
+        self._token = None
+        return claimed
+
+    def _load(self, claimed: list[ClaimedWorkflow]) -> dict[str, list[object]]:
+        ids = [workflow.workflow_id for workflow in claimed]
+        found = self.engine.drivers.read(lambda store: store.load_steps(ids, 0, STEP_WINDOW))
+        return found  # type: ignore[return-value]
+
+
+class Listener(Service):
+    """Passes on what other processes announce through the database's notifications."""
+
+    name = "listener"
+
+    def run_once(self) -> float:
+        self.engine.store.listen(self._handle)
+        # Comes back at once where there is nothing to listen to; a lost connection raises instead.
+        return 3600.0
+
+    def _handle(self, kind: str, workflow_ids: list[str]) -> None:
+        engine = self.engine
+        if kind == "queued":
+            engine.dispatcher.wake()
+        elif kind == "cancelled" and workflow_ids:
+            engine.note_cancelled(workflow_ids)
+        elif kind == "finished" and workflow_ids:
+            for workflow_id in workflow_ids:
+                engine.signals.fire("finished", workflow_id)
+        else:
+            # Which workflows is unknown: everybody looks again.
+            engine.watcher.look_now()
+
+
+class Watcher(Service):
+    """Notices what other processes did to workflows that somebody here waits for.
+
+    Runs only while somebody waits. On SQLite it looks at the data version every few milliseconds; everywhere it asks
+    once per second for all waiters together, which is the safety net when notifications are missing.
+    """
+
+    name = "watcher"
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._last_look_ms = 0
+
+    def look_now(self) -> None:
+        self._last_look_ms = 0
+        self.wake()
+
+    def run_once(self) -> float:
+        engine = self.engine
+        awaited = engine.signals.awaited("finished")
+        waiting = engine.signals.awaited("cancelled")
+        if not awaited and not waiting:
+            # Whoever comes to wait calls `wake`.
+            return 3600.0
+        now_ms = engine.clock.now_ms()
+        interval_ms = 1000.0 * max(1.0, len(waiting) / CANCELLATION_LOOKS_PER_SECOND)
+        due = now_ms - self._last_look_ms >= interval_ms
+        if due or engine.store.check_for_changes():
+            self._last_look_ms = now_ms
+            for workflow_id in engine.store.find_final(awaited):
+                engine.signals.fire("finished", workflow_id)
+            engine.note_cancelled(engine.store.find_cancelled(waiting))
+        if engine.store.backend == "sqlite":
+            return DATA_VERSION_SECONDS
+        return max(0.01, (self._last_look_ms + interval_ms - now_ms) / 1000)

@@ -1,0 +1,121 @@
+"""Waking up: who waits for what, inside the process and across processes.
+
+Waiting for anything follows four lines: register a waiter, look, sleep until woken or the time is up, look again.
+Registering comes before looking, so nothing that happens in between is missed.
+
+A key is a pair (kind, id): ("finished", workflow_id), ("cancelled", workflow_id), ("queued", queue_name).
+Whoever makes something happen fires the key after the commit; a value at hand travels along, so that the
+waiter needs no read. `watchers.py` fires keys for what other processes did.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Key = tuple[str, str]
+
+
+class Waiter:
+    """One sleeper. Fired at most once; a driver installs how to wake it."""
+
+    __slots__ = ("_lock", "_wake", "fired", "value")
+
+    def __init__(self) -> None:
+        self.fired = False
+        self.value: Any = None
+        self._wake: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+
+    def fire(self, value: Any = None) -> None:
+        with self._lock:
+            if self.fired:
+                return
+            self.fired = True
+            self.value = value
+            wake = self._wake
+        if wake is not None:
+            wake()
+
+    def install(self, wake: Callable[[], None] | None) -> bool:
+        """Have `wake` called when fired; False when that has happened already."""
+        with self._lock:
+            if self.fired:
+                return False
+            self._wake = wake
+            return True
+
+    def sleep(self, timeout_seconds: float | None) -> bool:
+        """Block this thread until fired or the time is up; whether it was fired."""
+        gate = threading.Lock()
+        gate.acquire()
+        if self.install(gate.release):
+            gate.acquire(timeout=-1 if timeout_seconds is None else max(0.0, timeout_seconds))
+            self.install(None)
+        return self.fired
+
+
+class Signals:
+    """The waiters of one process, by key."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiters: dict[Key, list[Waiter]] = {}
+        self._closed = False
+        # Called when the first waiter of a kind that other processes may fire registers.
+        self.on_register: Callable[[], None] | None = None
+
+    @contextmanager
+    def watch(self, *keys: Key) -> Iterator[Waiter]:
+        """A waiter registered for all the keys, for the duration of the block."""
+        waiter = Waiter()
+        with self._lock:
+            for key in keys:
+                self._waiters.setdefault(key, []).append(waiter)
+            if self._closed:
+                waiter.fired = True
+        if self.on_register is not None:
+            self.on_register()
+        try:
+            yield waiter
+        finally:
+            with self._lock:
+                for key in keys:
+                    waiters = self._waiters.get(key)
+                    if waiters is not None:
+                        if waiter in waiters:
+                            waiters.remove(waiter)
+                        if not waiters:
+                            del self._waiters[key]
+
+    def fire(self, kind: str, identifier: str, value: Any = None) -> None:
+        """Wake everybody who waits for the key."""
+        # Reading without the lock is safe: who registers later looks after registering.
+        if (kind, identifier) not in self._waiters:
+            return
+        with self._lock:
+            waiters = list(self._waiters.get((kind, identifier), ()))
+        for waiter in waiters:
+            waiter.fire(value)
+
+    def fire_kind(self, kind: str) -> None:
+        """Wake everybody who waits for any key of a kind: something happened, nobody knows to whom."""
+        with self._lock:
+            waiters = [waiter for key, found in self._waiters.items() if key[0] == kind for waiter in found]
+        for waiter in waiters:
+            waiter.fire()
+
+    def awaited(self, kind: str) -> list[str]:
+        """The ids somebody waits for."""
+        with self._lock:
+            return [key[1] for key in self._waiters if key[0] == kind]
+
+    def close(self) -> None:
+        """Wake everybody, and everybody who comes later: the engine stops."""
+        with self._lock:
+            self._closed = True
+            waiters = [waiter for found in self._waiters.values() for waiter in found]
+        for waiter in waiters:
+            waiter.fire()

@@ -1,0 +1,489 @@
+"""Workflows: start, execute, record the outcome, wait for it.
+
+    none --start--> PENDING --outcome by the owner--> SUCCESS | ERROR
+    none --enqueue--> ENQUEUED --claim--> PENDING
+    PENDING --recovery--> ENQUEUED (its queue, or the internal one)
+    PENDING --attempts used up--> MAX_RECOVERY_ATTEMPTS_EXCEEDED
+    active --cancel, or deadline passed--> CANCELLED
+    all but SUCCESS and ERROR --resume--> ENQUEUED
+
+An execution that loses its workflow (cancelled, or owned by another execution) parks: it stops working and delivers
+the outcome somebody else records.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..error import (
+    DBOSAwaitedWorkflowCancelledError,
+    DBOSAwaitedWorkflowMaxRecoveryAttemptsExceeded,
+    DBOSConflictingWorkflowError,
+    DBOSException,
+    DBOSNonExistentWorkflowError,
+    DBOSStepNondeterminismError,
+    DBOSUnexpectedStepError,
+    DBOSWorkflowCancelledError,
+    DBOSWorkflowConflictIDError,
+    DBOSWorkflowIDInUseError,
+)
+from ..logs import logger
+from ..records import (
+    DeduplicationTaken,
+    ExistingWorkflow,
+    ParentStep,
+    StepCompleted,
+    Verdict,
+    WorkflowFinished,
+    WorkflowStarted,
+)
+from ..serialization import check_text, explain
+from ..storage.store import StoreFailed
+from ..types import WorkflowOutcome
+from .context import Context, Identity, Options, current_context, enter, leave, take_assigned_id
+from .errors import EngineStopped, ExecutionInterrupted
+from .execution import Completion, Execution
+from .operations import GET_RESULT, misuse, record_operation, recorded_value
+from .plans import Call, Commit, Plan, Read, Wait
+from .registry import WorkflowInfo
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+# How long a waiter sleeps at most before it looks again, whatever the signals say.
+SAFETY_POLL_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Target:
+    """A workflow function with what it is called with. `receiver` is the class or instance of a method."""
+
+    info: WorkflowInfo
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    receiver: Any = None
+    class_name: str | None = None
+    config_name: str | None = None
+
+    def body(self) -> Call:
+        args = self.args if self.receiver is None else (self.receiver, *self.args)
+        return Call(self.function, args, self.kwargs, self.info.is_async)
+
+
+@dataclass(slots=True)
+class Started:
+    """The result of a start: an execution of ours, or the id of a workflow that exists already."""
+
+    workflow_id: str
+    execution: Execution | None = None
+    identity: Identity | None = None
+
+
+if sys.version_info >= (3, 14):
+    _new_uuid = uuid.uuid7
+else:
+    _new_uuid = uuid.uuid4
+
+
+def new_id() -> str:
+    """A fresh id: UUID version 7 from Python 3.14 on, else version 4 (RFC 9562)."""
+    return str(_new_uuid())
+
+
+# --- starting
+
+
+def start_plan(engine: Engine, target: Target, *, step_id: int | None = None) -> Plan[Started]:
+    """Write a new workflow, as a child when called from workflow code; or find the existing one.
+
+    `step_id` is the id of the start in the parent, when the caller has drawn it already.
+    """
+    context = current_context() or Context()
+    parent = context.execution
+    if context.step_status is not None:
+        take_assigned_id(context.options)
+        raise misuse(
+            f"Workflow {target.info.name!r} cannot be started from a step. Start it from the workflow, or from "
+            f"code outside of workflows."
+        )
+    if parent is not None and step_id is None:
+        step_id = parent.draw()
+    assigned = take_assigned_id(context.options)
+    if assigned is None and context.options.assigned_id is not None and parent is None:
+        logger.warning(
+            "SetWorkflowID(%r) gives its id to the first start in its block only; this start of %r gets a new one",
+            context.options.assigned_id.workflow_id,
+            target.info.name,
+        )
+    _check_options(context.options)
+    started_at_ms = engine.clock.now_ms()
+    if parent is not None:
+        assert step_id is not None
+        recorded = yield from parent.find_recorded(step_id, target.info.name)
+        if recorded is not None:
+            if recorded.error is not None:
+                raise engine.payloads.decode_error(recorded.error, recorded.serialization)
+            if recorded.child_workflow_id is None:
+                raise DBOSUnexpectedStepError(parent.workflow_id, step_id, target.info.name, recorded.name)
+            return Started(recorded.child_workflow_id)
+    if assigned is not None:
+        workflow_id = assigned.workflow_id
+    elif parent is not None:
+        workflow_id = f"{parent.workflow_id}-{step_id}"
+    else:
+        workflow_id = new_id()
+    policy = assigned.reuse_policy if assigned is not None else None
+    record, identity = _start_record(engine, target, workflow_id, context, parent)
+    if parent is not None:
+        assert step_id is not None
+        record.parent = ParentStep(
+            parent.workflow_id,
+            parent.owner_token,
+            step_id,
+            started_at_ms,
+            engine.clock.now_ms(),
+            policy == "reject",
+        )
+    answer = yield from _commit(record, parent)
+    if answer is Verdict.APPLIED:
+        execution = Execution(
+            engine,
+            workflow_id,
+            target.info.name,
+            record.creator_token,
+            serialization=record.serialization,
+            deadline_ms=record.deadline_ms,
+        )
+        return Started(workflow_id, execution, identity)
+    if answer is Verdict.FENCED:
+        assert parent is not None
+        raise parent.fenced()
+    if answer is Verdict.REPEATED:
+        assert parent is not None
+        assert step_id is not None
+        raise DBOSStepNondeterminismError(parent.workflow_id, step_id)
+    assert isinstance(answer, ExistingWorkflow)
+    return (yield from _attach(engine, target, record, answer, policy == "reject", parent, step_id, started_at_ms))
+
+
+def _commit(record: WorkflowStarted, parent: Execution | None) -> Plan[Verdict | ExistingWorkflow | DeduplicationTaken]:
+    try:
+        answer: Verdict | ExistingWorkflow | DeduplicationTaken = yield Commit(record)
+    except StoreFailed as error:
+        if parent is not None:
+            raise ExecutionInterrupted(error) from error
+        raise
+    return answer
+
+
+def _attach(
+    engine: Engine,
+    target: Target,
+    record: WorkflowStarted,
+    existing: ExistingWorkflow,
+    reject: bool,
+    parent: Execution | None,
+    step_id: int | None,
+    started_at_ms: int,
+) -> Plan[Started]:
+    """The id is in use: refuse, or return the workflow that has it."""
+    workflow_id = record.workflow_id
+    if reject:
+        error = DBOSWorkflowIDInUseError(workflow_id, existing.status, existing.name or "")
+        if parent is not None:
+            assert step_id is not None
+            yield from record_operation(parent, step_id, target.info.name, started_at_ms, error=error)
+        raise error
+    for what, stored, given in (
+        ("name", existing.name, record.name),
+        ("class name", existing.class_name, record.class_name),
+        ("config name", existing.config_name, record.config_name),
+    ):
+        if stored != given:
+            raise DBOSConflictingWorkflowError(
+                workflow_id,
+                f"Workflow {workflow_id} exists with {what} {stored!r}, but was started now with {what} {given!r}. "
+                f"Use another id, or call the same function.",
+            )
+    if existing.queue_name is not None:
+        logger.warning(
+            "Workflow %s exists on queue %r; this start asked for no queue, the workflow keeps its own",
+            workflow_id,
+            existing.queue_name,
+        )
+    return Started(workflow_id)
+
+
+def _start_record(
+    engine: Engine, target: Target, workflow_id: str, context: Context, parent: Execution | None
+) -> tuple[WorkflowStarted, Identity]:
+    info, options, settings = target.info, context.options, engine.settings
+    format_name = engine.payloads.format_for(info.serialization_type)
+    try:
+        inputs = engine.payloads.encode_arguments(target.args, target.kwargs, format_name)
+    except Exception as error:
+        raise explain(error, f"the arguments of workflow {info.name!r} (id {workflow_id})") from error
+    identity = context.identity.copy()
+    timeout_ms, deadline_ms = None, None
+    if options.timeout is not None:
+        timeout_ms = options.timeout.milliseconds
+        if timeout_ms is not None:
+            deadline_ms = min(engine.clock.now_ms() + timeout_ms, 2**63 - 1)
+    elif parent is not None:
+        deadline_ms = parent.deadline_ms
+    token = new_id()
+    record = WorkflowStarted(
+        workflow_id=workflow_id,
+        status="PENDING",
+        name=info.name,
+        class_name=target.class_name,
+        config_name=target.config_name,
+        inputs=inputs,
+        serialization=format_name,
+        creator_token=token,
+        owner_token=token,
+        executor_id=engine.executor_id,
+        application_version=options.app_version or engine.application_version,
+        application_id=os.environ.get("DBOS__APPID", ""),
+        application_name=settings.name,
+        recovery_attempts=1,
+        timeout_ms=timeout_ms,
+        deadline_ms=deadline_ms,
+        authenticated_user=identity.user,
+        authenticated_roles=json.dumps(identity.roles) if identity.roles else None,
+        assumed_role=identity.assumed_role,
+        attributes=json.dumps(options.attributes) if options.attributes else None,
+    )
+    for what, text in (
+        ("workflow id", workflow_id),
+        ("authenticated user", identity.user),
+        ("authenticated roles", record.authenticated_roles and "".join(identity.roles or ())),
+        ("application version", options.app_version),
+    ):
+        if text is not None and not text.isascii() or text is not None and "\0" in text:
+            check_text(text, what)
+    return record, identity
+
+
+def _check_options(options: Options) -> None:
+    if options.shard_key is not None:
+        raise DBOSException(
+            f"A shard key was given ({options.shard_key!r}), but the system database is not sharded. Remove SetShardKey."
+        )
+
+
+# --- calling
+
+
+def call_plan(engine: Engine, target: Target) -> Plan[Any]:
+    """A direct call: start the workflow and execute it here, or wait for the one that has the id."""
+    context = current_context()
+    parent = context.execution if context is not None and context.step_status is None else None
+    check_roles(target.info, context.identity if context is not None else None)
+    if parent is None:
+        started = yield from start_plan(engine, target)
+        return (yield from _execute_or_wait(engine, started, target, None))
+    started_at_ms = engine.clock.now_ms()
+    start_id, result_id = parent.draw(), parent.draw()
+    child_id = None
+    try:
+        started = yield from start_plan(engine, target, step_id=start_id)
+        child_id = started.workflow_id
+        recorded = yield from recorded_value(parent, result_id, GET_RESULT, child_id)
+        if recorded is not None:
+            return recorded.get()
+        value = yield from _execute_or_wait(engine, started, target, parent)
+    except Exception as error:
+        if parent.recorded.get(result_id) is None:
+            yield from record_operation(
+                parent, result_id, GET_RESULT, started_at_ms, error=error, child_id=child_id, keep_existing=True
+            )
+        raise
+    yield from record_operation(
+        parent, result_id, GET_RESULT, started_at_ms, value=value, child_id=child_id, keep_existing=True
+    )
+    return value
+
+
+def _execute_or_wait(engine: Engine, started: Started, target: Target, waiting: Execution | None) -> Plan[Any]:
+    if started.execution is None:
+        outcome = yield from await_outcome(engine, started.workflow_id, waiting=waiting)
+        return deliver(engine, outcome)
+    engine.enter(started.execution)
+    try:
+        return (yield from execute_plan(started.execution, target, started.identity))
+    finally:
+        engine.leave(started.execution)
+
+
+def check_roles(info: Any, identity: Identity | None) -> None:
+    """Choose the assumed role, or raise DBOSNotAuthorizedError."""
+    from ..error import DBOSNotAuthorizedError
+
+    required = info.roles
+    if not required:
+        return
+    if identity is None or identity.roles is None:
+        raise DBOSNotAuthorizedError(
+            f"Function {info.name!r} needs one of the roles {required}, but no authentication information is set. "
+            f"Call it inside `with DBOSContextSetAuth(user, roles)`."
+        )
+    for role in required:
+        if role in identity.roles:
+            identity.assumed_role = role
+            return
+    raise DBOSNotAuthorizedError(
+        f"Function {info.name!r} needs one of the roles {required}; user {identity.user!r} has {identity.roles}."
+    )
+
+
+# --- executing
+
+
+def execute_plan(execution: Execution, target: Target, identity: Identity | None) -> Plan[Any]:
+    """Run the body and record what came of it; park when the workflow belongs to somebody else by then."""
+    engine = execution.engine
+    value: Any = None
+    failure: Exception | None = None
+    lost = False
+    token = enter(Context(execution, None, identity))
+    try:
+        value = yield target.body()
+    except (DBOSWorkflowConflictIDError, DBOSWorkflowCancelledError) as error:
+        execution.stop(error)
+        lost = True
+    except Exception as error:
+        failure = error
+    finally:
+        leave(token)
+    if isinstance(execution.stop_error, EngineStopped):
+        raise execution.stop_error
+    if lost or execution.stop_error is not None:
+        return (yield from park_plan(execution))
+    record = outcome_record(execution, value, failure)
+    try:
+        answer = yield Commit(record)
+    except StoreFailed as error:
+        raise ExecutionInterrupted(error) from error
+    except DBOSException as refused:
+        # The database will not take this outcome; the refusal itself is the outcome then.
+        failure = refused
+        answer = yield Commit(outcome_record(execution, None, failure))
+    if answer is not Verdict.APPLIED:
+        execution.fenced()
+        return (yield from park_plan(execution))
+    if failure is not None:
+        raise failure
+    if record.error is not None:
+        raise engine.payloads.decode_error(record.error, record.serialization)
+    return value
+
+
+def outcome_record(execution: Execution, value: Any, failure: Exception | None) -> WorkflowFinished:
+    """SUCCESS with the value, or ERROR with the failure; a value that cannot be stored is a failure too."""
+    payloads = execution.engine.payloads
+    format_name = execution.serialization or payloads.configured_name
+    record = WorkflowFinished(
+        execution.workflow_id, execution.owner_token, "SUCCESS", None, None, execution.serialization
+    )
+    if failure is None:
+        try:
+            record.output = payloads.encode_value(value, format_name)
+            return record
+        except Exception as error:
+            failure = explain(
+                error,
+                f"the result of workflow {execution.name!r} (id {execution.workflow_id}), a {type(value).__name__}",
+            )
+    record.status = "ERROR"
+    record.error, _ = payloads.encode_error_always(failure, format_name)
+    return record
+
+
+def park_plan(execution: Execution) -> Plan[Any]:
+    """Stop working and deliver the outcome that somebody else records."""
+    engine = execution.engine
+    engine.leave(execution)
+    logger.warning(
+        "Execution of workflow %s stops: %s. It delivers the outcome that will be recorded",
+        execution.workflow_id,
+        "the workflow was cancelled"
+        if isinstance(execution.stop_error, DBOSWorkflowCancelledError)
+        else "another execution owns the workflow, or it was cancelled",
+    )
+    outcome = yield from await_outcome(engine, execution.workflow_id, must_exist=True)
+    return deliver(engine, outcome)
+
+
+# --- waiting for an outcome
+
+
+def await_outcome(
+    engine: Engine,
+    workflow_id: str,
+    *,
+    interval_seconds: float = 1.0,
+    must_exist: bool = False,
+    waiting: Execution | None = None,
+) -> Plan[WorkflowOutcome]:
+    """Wait until the workflow has ended.
+
+    Woken by signals; other processes' work is looked at once per second for all waiters together (`watchers.py`).
+    An interval shorter than that makes this waiter look by itself. `waiting` is the execution that waits, which a
+    cancellation wakes.
+    """
+    keys = [("finished", workflow_id)]
+    if waiting is not None:
+        keys.append(("cancelled", waiting.workflow_id))
+    pause_seconds = interval_seconds if interval_seconds < 1.0 else SAFETY_POLL_SECONDS
+    while True:
+        with engine.signals.watch(*keys) as waiter:
+            found = yield Read(lambda store: store.find_outcomes([workflow_id]))
+            outcome: WorkflowOutcome | None = found.get(workflow_id)
+            if outcome is None and must_exist:
+                raise DBOSNonExistentWorkflowError("target", workflow_id)
+            if outcome is not None and outcome.is_final:
+                return outcome
+            if waiting is not None:
+                waiting.check()
+            yield Wait(waiter, engine.clock.now_ms() + int(pause_seconds * 1000))
+            if isinstance(waiter.value, WorkflowOutcome):
+                return waiter.value
+        if waiting is not None:
+            waiting.check()
+
+
+def await_completion(engine: Engine, completion: Completion, waiting: Execution | None) -> Plan[Any]:
+    """Wait for an execution of this process; its live value, no database."""
+    if not completion.done:
+        waiter = completion.watch()
+        if waiting is None:
+            yield Wait(waiter)
+        else:
+            with engine.signals.watch(("cancelled", waiting.workflow_id)) as cancelled:
+                # One sleeper for both: a cancellation of the waiting workflow fires the other waiter as well.
+                cancelled.install(waiter.fire)
+                waiting.check()
+                yield Wait(waiter)
+            waiting.check()
+    return completion.result()
+
+
+def deliver(engine: Engine, outcome: WorkflowOutcome) -> Any:
+    """The recorded value, or the recorded error raised."""
+    if outcome.status == "SUCCESS":
+        return engine.payloads.decode_value(outcome.output, outcome.serialization)
+    if outcome.status == "ERROR":
+        if outcome.error is None:
+            raise DBOSException(f"Workflow {outcome.workflow_id} ended in ERROR, but its error is not stored any more")
+        raise engine.payloads.decode_error(outcome.error, outcome.serialization)
+    if outcome.status == "CANCELLED":
+        raise DBOSAwaitedWorkflowCancelledError(outcome.workflow_id)
+    raise DBOSAwaitedWorkflowMaxRecoveryAttemptsExceeded(outcome.workflow_id)

@@ -1,0 +1,192 @@
+"""What the journal writes, and what it learns from each write.
+
+A record is one durable fact. The engine makes records, the journal batches them, the store writes each batch as
+one transaction and gives every record its own verdict. `row()` is the form in which a record travels to the
+database: one JSON object, whose short keys the SQL files explain.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Union
+
+
+class Verdict(enum.Enum):
+    """What became of a record.
+
+    APPLIED: the record is durable, by this commit or by an earlier try whose answer was lost.
+    FENCED: the execution no longer owns the workflow; nothing was written.
+    REPEATED: another record of the same execution already holds this step id; nothing was written.
+    """
+
+    APPLIED = "applied"
+    FENCED = "fenced"
+    REPEATED = "repeated"
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingWorkflow:
+    """The verdict on a start that met a workflow of the same id; nothing was changed."""
+
+    status: str
+    name: str | None
+    class_name: str | None
+    config_name: str | None
+    queue_name: str | None
+    serialization: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeduplicationTaken:
+    """The verdict on an enqueue whose deduplication id is held by another workflow; nothing was written."""
+
+    holder_id: str | None
+
+
+Answer = Union[Verdict, ExistingWorkflow, DeduplicationTaken]
+
+
+@dataclass(slots=True)
+class StepCompleted:
+    """One step row. Insert-if-absent, and only while `owner_token` owns the workflow.
+
+    `keep_existing` marks rows that are information only (`DBOS.getResult`): one already there is left as it is.
+    """
+
+    workflow_id: str
+    owner_token: str
+    step_id: int
+    name: str
+    output: str | None
+    error: str | None
+    serialization: str | None
+    started_at_ms: int
+    completed_at_ms: int
+    application_name: str | None
+    child_workflow_id: str | None = None
+    keep_existing: bool = False
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "w": self.workflow_id,
+            "t": self.owner_token,
+            "i": self.step_id,
+            "n": self.name,
+            "o": self.output,
+            "e": self.error,
+            "z": self.serialization,
+            "b": self.started_at_ms,
+            "f": self.completed_at_ms,
+            "a": self.application_name,
+            "c": self.child_workflow_id,
+        }
+
+    def size(self) -> int:
+        return 300 + len(self.output or "") + len(self.error or "")
+
+
+@dataclass(slots=True)
+class ParentStep:
+    """The step of a parent workflow that starts a child; written in the transaction that creates the child."""
+
+    workflow_id: str
+    owner_token: str
+    step_id: int
+    started_at_ms: int
+    completed_at_ms: int
+    reject_existing: bool
+
+
+@dataclass(slots=True)
+class WorkflowStarted:
+    """A new workflow: its status row and its inputs, insert-if-absent.
+
+    `creator_token` is made once per logical start, so a retry recognises its own row. `owner_token` equals it for
+    a workflow that this process executes at once and is None for one that waits on a queue.
+    """
+
+    workflow_id: str
+    status: str
+    name: str
+    class_name: str | None
+    config_name: str | None
+    inputs: str
+    serialization: str
+    creator_token: str
+    owner_token: str | None
+    executor_id: str | None
+    application_version: str | None
+    application_id: str | None
+    application_name: str | None
+    recovery_attempts: int
+    timeout_ms: int | None = None
+    deadline_ms: int | None = None
+    authenticated_user: str | None = None
+    authenticated_roles: str | None = None
+    assumed_role: str | None = None
+    attributes: str | None = None
+    parent: ParentStep | None = None
+
+    def row(self) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "w": self.workflow_id,
+            "s": self.status,
+            "n": self.name,
+            "cn": self.class_name,
+            "gn": self.config_name,
+            "in": self.inputs,
+            "z": self.serialization,
+            "ct": self.creator_token,
+            "ot": self.owner_token,
+            "x": self.executor_id,
+            "v": self.application_version,
+            "ai": self.application_id,
+            "a": self.application_name,
+            "r": self.recovery_attempts,
+            "to": self.timeout_ms,
+            "dl": self.deadline_ms,
+            "u": self.authenticated_user,
+            "ro": self.authenticated_roles,
+            "ar": self.assumed_role,
+            "at": self.attributes,
+        }
+        if self.parent is not None:
+            parent = self.parent
+            row["p"] = parent.workflow_id
+            row["pt"] = parent.owner_token
+            row["i"] = parent.step_id
+            row["b"] = parent.started_at_ms
+            row["f"] = parent.completed_at_ms
+            row["rj"] = parent.reject_existing
+        return row
+
+    def size(self) -> int:
+        return 600 + len(self.inputs)
+
+
+@dataclass(slots=True)
+class WorkflowFinished:
+    """The outcome of an execution; applies only while the row is PENDING and `owner_token` owns it."""
+
+    workflow_id: str
+    owner_token: str
+    status: str
+    output: str | None
+    error: str | None
+    serialization: str | None
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "w": self.workflow_id,
+            "t": self.owner_token,
+            "s": self.status,
+            "o": self.output,
+            "e": self.error,
+        }
+
+    def size(self) -> int:
+        return 300 + len(self.output or "") + len(self.error or "")
+
+
+Record = Union[StepCompleted, WorkflowStarted, WorkflowFinished]

@@ -1,0 +1,1 @@
+"""What is written down: the store contract, SQLite and Postgres behind it, and their SQL. No user code runs here."""

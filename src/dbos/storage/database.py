@@ -1,0 +1,336 @@
+"""The store on any SQL database: the part that both backends share.
+
+A backend supplies three ways to run named statements (`Connections`); what a store operation means is written here
+once. The statements of the two backends differ only where the databases do.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from ..error import DBOSException
+from ..records import Answer, ExistingWorkflow, Record, StepCompleted, Verdict, WorkflowFinished, WorkflowStarted
+from ..types import INTERNAL_QUEUE_NAME, ClaimedWorkflow, StepRecord, VersionInfo, WorkflowOutcome
+from .rows import WorkflowRow, to_claimed, to_outcome, to_step, to_version
+from .store import StoreUnavailable
+
+Row = tuple[Any, ...]
+
+encode_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+# More ids than this in one statement gain nothing and make its plan and its parameters large.
+CHUNK = 1000
+
+
+class Connections(Protocol):
+    """How a backend runs named statements."""
+
+    backend: str
+
+    def commit(self, work: Sequence[tuple[str, Row]], finished_ids: Sequence[str]) -> list[int]:
+        """Run the statements in one transaction of the journal's connection; rows changed by each.
+
+        `finished_ids` names the workflows whose outcome is among the work, for other processes that wait for them.
+        """
+        ...
+
+    def read(self, name: str, parameters: Row = ()) -> list[Row]:
+        """Run one query outside the journal's connection."""
+        ...
+
+    def write(self, name: str, parameters: Row = ()) -> list[Row]:
+        """Run one changing statement in its own transaction; the rows it returns."""
+        ...
+
+    def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
+        """Tell other processes that something happened to workflows, where the backend can."""
+        ...
+
+    def changed_elsewhere(self) -> bool: ...
+
+    def listen(self, handle: Callable[[str, list[str]], None]) -> None: ...
+
+    def now_ms(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class SqlStore:
+    """The store contract (see `store.Store`) over named SQL statements."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._db = connections
+        self.backend = connections.backend
+
+    # --- the journal's batches
+
+    def commit(self, records: Sequence[Record]) -> list[Answer]:
+        roots: list[WorkflowStarted] = []
+        children: list[WorkflowStarted] = []
+        steps: list[StepCompleted] = []
+        finishes: list[WorkflowFinished] = []
+        for record in records:
+            if type(record) is StepCompleted:
+                steps.append(record)
+            elif type(record) is WorkflowFinished:
+                finishes.append(record)
+            elif type(record) is WorkflowStarted:
+                (roots if record.parent is None else children).append(record)
+        now_ms = self._db.now_ms()
+        work: list[tuple[str, Row]] = []
+        expected: list[int] = []
+        if roots:
+            work.append(("start_workflows", (_rows(roots), now_ms)))
+            expected.append(len(roots))
+        if children:
+            rows = _rows(children)
+            work.append(("start_children", (rows, now_ms)))
+            work.append(("record_child_starts", (rows, now_ms)))
+            expected += [len(children), len(children)]
+        if len(steps) == 1:
+            work.append(("record_step", _step_parameters(steps[0], now_ms)))
+            expected.append(1)
+        elif steps:
+            work.append(("record_steps", (_rows(steps), now_ms)))
+            expected.append(len(steps))
+        if finishes:
+            work.append(("finish_workflows", (_rows(finishes), now_ms)))
+            expected.append(len(finishes))
+        counts = self._db.commit(work, [record.workflow_id for record in finishes])
+        if counts == expected:
+            return [Verdict.APPLIED] * len(records)
+        complete = {name for (name, _), count, wanted in zip(work, counts, expected) if count == wanted}
+        return [
+            Verdict.APPLIED if _statements_of(record) <= complete else self._find_answer(record)
+            for record in records
+        ]
+
+    def _find_answer(self, record: Record) -> Answer:
+        """What became of one record of a batch in which not every row was written."""
+        if isinstance(record, StepCompleted):
+            return self._answer_to_step(record)
+        if isinstance(record, WorkflowFinished):
+            outcome = self.find_outcomes([record.workflow_id]).get(record.workflow_id)
+            mine = (record.status, record.output, record.error)
+            own = outcome is not None and (outcome.status, outcome.output, outcome.error) == mine
+            return Verdict.APPLIED if own else Verdict.FENCED
+        return self._answer_to_start(record)
+
+    def _answer_to_step(self, record: StepCompleted) -> Answer:
+        rows = self._db.read("find_step", (record.workflow_id, record.step_id))
+        if not rows:
+            return Verdict.FENCED
+        owner, name, completed_at_ms, _ = rows[0]
+        if name is not None:
+            # The same completion time means that an earlier try of this record did commit (02 R84).
+            if completed_at_ms == record.completed_at_ms or record.keep_existing:
+                return Verdict.APPLIED
+            return Verdict.REPEATED if owner == record.owner_token else Verdict.FENCED
+        if owner != record.owner_token:
+            return Verdict.FENCED
+        raise StoreUnavailable(f"step {record.step_id} of workflow {record.workflow_id} was not written yet")
+
+    def _answer_to_start(self, record: WorkflowStarted) -> Answer:
+        parent = record.parent
+        step_written = False
+        if parent is not None:
+            rows = self._db.read("find_step", (parent.workflow_id, parent.step_id))
+            if not rows:
+                return Verdict.FENCED
+            owner, name, _, child_id = rows[0]
+            step_written = name is not None and child_id == record.workflow_id
+            if not step_written:
+                if owner != parent.owner_token:
+                    return Verdict.FENCED
+                if name is not None:
+                    return Verdict.REPEATED
+        rows = self._db.read("find_start", (record.workflow_id,))
+        if not rows:
+            raise StoreUnavailable(f"workflow {record.workflow_id} was deleted while it was being started")
+        *found, creator_token = rows[0]
+        if creator_token == record.creator_token:
+            return Verdict.APPLIED
+        existing = ExistingWorkflow(*found)
+        mine = (record.name, record.class_name, record.config_name)
+        attachable = (existing.name, existing.class_name, existing.config_name) == mine
+        if parent is not None and attachable and not parent.reject_existing and not step_written:
+            # The other start committed between our statements: once more, and the step row follows it.
+            raise StoreUnavailable(f"workflow {record.workflow_id} was being started by someone else")
+        return existing
+
+    # --- steps
+
+    def load_steps(self, workflow_ids: Sequence[str], after: int, until: int) -> dict[str, list[StepRecord]]:
+        found: dict[str, list[StepRecord]] = {}
+        for ids in _chunks(workflow_ids):
+            for workflow_id, *columns in self._db.read("load_steps", (ids, after, until)):
+                found.setdefault(workflow_id, []).append(to_step(columns))
+        return found
+
+    def list_steps(
+        self, workflow_id: str, *, load_output: bool, limit: int | None, offset: int | None
+    ) -> list[StepRecord]:
+        name = "list_steps" if load_output else "list_steps_without_payloads"
+        size = 2**31 - 1 if limit is None else limit
+        return [to_step(row) for row in self._db.read(name, (workflow_id, size, offset or 0))]
+
+    # --- workflows
+
+    def find_outcomes(self, workflow_ids: Sequence[str]) -> dict[str, WorkflowOutcome]:
+        rows = [row for ids in _chunks(workflow_ids) for row in self._db.read("find_outcomes", (ids,))]
+        return {row[0]: to_outcome(row) for row in rows}
+
+    def find_final(self, workflow_ids: Sequence[str]) -> list[str]:
+        return self._ids("find_final", workflow_ids)
+
+    def find_children(self, workflow_ids: Sequence[str]) -> list[str]:
+        return self._ids("find_children", workflow_ids)
+
+    def find_cancelled(self, workflow_ids: Sequence[str]) -> list[str]:
+        return self._ids("find_cancelled", workflow_ids)
+
+    def find_existing(self, workflow_ids: Sequence[str]) -> list[str]:
+        return self._ids("find_existing", workflow_ids)
+
+    def _ids(self, name: str, workflow_ids: Sequence[str]) -> list[str]:
+        return [row[0] for ids in _chunks(workflow_ids) for row in self._db.read(name, (ids,))]
+
+    def get_workflow(self, workflow_id: str) -> WorkflowRow | None:
+        rows = self._db.read("get_workflow", (workflow_id,))
+        return WorkflowRow(*rows[0]) if rows else None
+
+    def dead_letter(self, workflow_id: str, token: str, now_ms: int) -> None:
+        self._db.write("dead_letter", (workflow_id, token, now_ms))
+
+    def cancel_workflows(self, workflow_ids: Sequence[str], now_ms: int) -> None:
+        for ids in _chunks(workflow_ids):
+            self._db.write("cancel_workflows", (ids, now_ms))
+        self._db.announce("cancelled", workflow_ids)
+
+    def cancel_overdue(self, application_name: str, now_ms: int) -> list[str]:
+        cancelled = [row[0] for row in self._db.write("cancel_overdue", (application_name, now_ms))]
+        if cancelled:
+            self._db.announce("cancelled", cancelled)
+        return cancelled
+
+    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str, now_ms: int) -> None:
+        for ids in _chunks(workflow_ids):
+            self._db.write("resume_workflows", (ids, now_ms, queue_name))
+        self._db.announce("queued", [queue_name])
+
+    # --- recovery and claims
+
+    def requeue_pending(self, executor_id: str, application_version: str, application_name: str) -> list[str]:
+        identity = (executor_id, application_version, application_name)
+        rows = self._db.write("requeue_pending", (INTERNAL_QUEUE_NAME, self._db.now_ms(), *identity))
+        return [row[0] for row in rows]
+
+    def claim_workflows(
+        self,
+        queue_name: str,
+        *,
+        token: str,
+        executor_id: str,
+        application_version: str,
+        application_name: str,
+        is_latest: bool,
+        limit: int,
+        now_ms: int,
+    ) -> list[ClaimedWorkflow]:
+        who = (executor_id, application_version, application_name, is_latest)
+        return _claimed(self._db.write("claim_workflows", (queue_name, now_ms, token, *who, limit)))
+
+    def find_claimed(self, token: str) -> list[ClaimedWorkflow]:
+        return _claimed(self._db.read("find_claimed", (token,)))
+
+    def count_waiting_elsewhere(
+        self, application_name: str, application_version: str, executor_id: str
+    ) -> list[tuple[str, str, int]]:
+        parameters = (application_name, application_version, executor_id)
+        return [(row[0], row[1], row[2]) for row in self._db.read("count_waiting_elsewhere", parameters)]
+
+    # --- versions
+
+    def register_version(self, version_name: str, application_name: str, now_ms: int) -> None:
+        self._db.write("claim_version", (version_name, application_name))
+        self._db.write("insert_version", (str(uuid.uuid4()), version_name, now_ms, application_name))
+        self._check_version_owner(version_name, application_name)
+
+    def list_versions(self, application_name: str, limit: int | None = None) -> list[VersionInfo]:
+        size = 2**31 - 1 if limit is None else limit
+        return [to_version(row) for row in self._db.read("list_versions", (application_name, size))]
+
+    def promote_version(self, version_name: str, application_name: str | None, now_ms: int) -> bool:
+        if application_name is not None and not self._check_version_owner(version_name, application_name):
+            return False
+        self._db.write("promote_version", (version_name, now_ms, application_name))
+        return self._check_version_owner(version_name, application_name)
+
+    def _check_version_owner(self, version_name: str, application_name: str | None) -> bool:
+        """False when there is no such version; raises when another application owns it."""
+        rows = self._db.read("find_version", (version_name,))
+        if not rows:
+            return False
+        owner = rows[0][0]
+        if owner is not None and application_name is not None and owner != application_name:
+            raise DBOSException(
+                f"Application version {version_name!r} is already registered by application {owner!r}. Give "
+                f"application {application_name!r} a distinct `application_version`, or move the rows with "
+                f"`dbos rename-application`."
+            )
+        return True
+
+    # --- signals between processes
+
+    def check_for_changes(self) -> bool:
+        return self._db.changed_elsewhere()
+
+    def listen(self, handle: Callable[[str, list[str]], None]) -> None:
+        self._db.listen(handle)
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _statements_of(record: Record) -> frozenset[str]:
+    """The statements that must all have been complete for the record to be applied without a closer look."""
+    if isinstance(record, WorkflowStarted):
+        if record.parent is None:
+            return frozenset({"start_workflows"})
+        return frozenset({"start_children", "record_child_starts"})
+    if isinstance(record, WorkflowFinished):
+        return frozenset({"finish_workflows"})
+    return frozenset({"record_steps"})
+
+
+def _rows(records: Sequence[Record]) -> str:
+    return encode_json([record.row() for record in records])
+
+
+def _step_parameters(record: StepCompleted, now_ms: int) -> Row:
+    return (
+        record.workflow_id,
+        record.owner_token,
+        record.step_id,
+        record.name,
+        record.output,
+        record.error,
+        record.child_workflow_id,
+        record.started_at_ms,
+        record.completed_at_ms,
+        record.serialization,
+        record.application_name,
+        now_ms,
+    )
+
+
+def _claimed(rows: list[Row]) -> list[ClaimedWorkflow]:
+    """Claim order is priority, age, id (05: total order), the last columns of the row."""
+    return [to_claimed(row) for row in sorted(rows, key=lambda row: (row[14], row[15], row[0]))]
+
+
+def _chunks(workflow_ids: Sequence[str]) -> list[str]:
+    return [encode_json(list(workflow_ids[i : i + CHUNK])) for i in range(0, len(workflow_ids), CHUNK)]

@@ -1,0 +1,237 @@
+"""Postgres: connections, errors, notifications.
+
+The journal has a connection of its own, so its latency does not depend on readers. A batch travels as one round trip:
+a single statement in autocommit, several in pipeline mode, which makes them one implicit transaction. Readers and the
+rarer writes share a small pool.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .database import Row
+from .sql_files import load_statements
+from .store import StoreFailed, StoreRefused, StoreUnavailable
+
+if TYPE_CHECKING:
+    import psycopg
+    import psycopg_pool
+
+SIGNAL_CHANNEL = "dbos_signals_channel"
+# Postgres limits a notification to 8,000 bytes; a longer list is announced as "something happened".
+MAX_NOTIFICATION_BYTES = 7900
+
+# Plans of the journal's statements must not depend on statistics of a table that was empty a moment ago: every
+# access is by key. Generic plans also spare planning each batch anew.
+JOURNAL_SETTINGS = (
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; "
+    "SET enable_mergejoin = off; SET jit = off"
+)
+
+
+class PostgresConnections:
+    """Runs named statements on one Postgres database (see `database.Connections`)."""
+
+    backend = "postgres"
+
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        schema: str,
+        pool_size: int,
+        connect_kwargs: Mapping[str, Any],
+        pool_timeout_seconds: float = 30.0,
+        idle_transaction_timeout_seconds: float = 60.0,
+        notify: bool = True,
+    ) -> None:
+        import psycopg
+        import psycopg_pool
+
+        self._conninfo = conninfo
+        self._kwargs = {
+            **connect_kwargs,
+            "autocommit": True,
+            "cursor_factory": psycopg.RawCursor,
+        }
+        self._statements = {name: s.texts[0] for name, s in load_statements("postgres", schema).items()}
+        self._idle_timeout_ms = max(1, int(idle_transaction_timeout_seconds * 1000))
+        if idle_transaction_timeout_seconds <= 0 or _mentions_idle_timeout(conninfo, connect_kwargs):
+            self._idle_timeout_ms = 0
+        self._notify = notify
+        self._journal: psycopg.Connection[Any] | None = None
+        self._journal_lock = threading.Lock()
+        self._journal_pid = 0
+        self._stop_listening = socket.socketpair()
+        self._closed = False
+        self._pool: psycopg_pool.ConnectionPool[Any] = psycopg_pool.ConnectionPool(
+            conninfo,
+            kwargs=self._kwargs,
+            min_size=1,
+            max_size=max(1, pool_size - 1),
+            timeout=pool_timeout_seconds,
+            num_workers=1,
+            reconnect_timeout=60.0,
+            configure=self._configure,
+            open=True,
+        )
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection of its own, with our settings; for the journal and for the listener."""
+        import psycopg
+
+        connection = psycopg.connect(self._conninfo, **self._kwargs)
+        self._configure(connection)
+        return connection
+
+    def commit(self, work: Sequence[tuple[str, Row]], finished_ids: Sequence[str]) -> list[int]:
+        if finished_ids and self._notify:
+            payload = _payload("finished", finished_ids)
+            work = [*work, ("notify", (SIGNAL_CHANNEL, payload))]
+        with self._journal_lock:
+            connection = self._journal
+            try:
+                if connection is None:
+                    connection = self._open_journal()
+                if len(work) == 1:
+                    name, parameters = work[0]
+                    counts = [connection.execute(self._statements[name], parameters, prepare=True).rowcount]
+                else:
+                    with connection.pipeline():
+                        cursors = [
+                            connection.execute(self._statements[name], parameters, prepare=True)
+                            for name, parameters in work
+                        ]
+                    counts = [cursor.rowcount for cursor in cursors]
+            except Exception as error:
+                self._drop_broken_journal(connection)
+                raise translate(error) from error
+        return counts[:-1] if finished_ids and self._notify else counts
+
+    def read(self, name: str, parameters: Row = ()) -> list[Row]:
+        try:
+            with self._pool.connection() as connection:
+                return connection.execute(self._statements[name], parameters).fetchall()
+        except Exception as error:
+            raise self._translate(error) from error
+
+    def write(self, name: str, parameters: Row = ()) -> list[Row]:
+        try:
+            with self._pool.connection() as connection:
+                cursor = connection.execute(self._statements[name], parameters)
+                return cursor.fetchall() if cursor.description else []
+        except Exception as error:
+            raise self._translate(error) from error
+
+    def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
+        if self._notify:
+            self.write("notify", (SIGNAL_CHANNEL, _payload(kind, workflow_ids)))
+
+    def changed_elsewhere(self) -> bool:
+        return False
+
+    def listen(self, handle: Callable[[str, list[str]], None]) -> None:
+        if not self._notify or self._closed:
+            return
+        try:
+            with self.connect() as connection:
+                connection.execute(f"LISTEN {SIGNAL_CHANNEL}".encode())
+                handle("connected", [])
+                own = connection.info.backend_pid
+                while not self._closed:
+                    ready, _, _ = select.select([connection.fileno(), self._stop_listening[0]], [], [])
+                    if self._stop_listening[0] in ready:
+                        return
+                    for notification in connection.notifies(timeout=0):
+                        if notification.pid not in (own, self._journal_pid):
+                            handle(*parse_payload(notification.payload))
+                    if connection.closed:
+                        raise StoreUnavailable("the listening connection was lost")
+        except Exception as error:
+            raise translate(error) from error
+
+    def close(self) -> None:
+        self._closed = True
+        self._stop_listening[1].send(b"x")
+        self._pool.close(timeout=2)
+        with self._journal_lock:
+            if self._journal is not None:
+                self._journal.close()
+                self._journal = None
+
+    def _configure(self, connection: psycopg.Connection[Any]) -> None:
+        if self._idle_timeout_ms:
+            connection.execute(f"SET idle_in_transaction_session_timeout = {self._idle_timeout_ms}".encode())
+
+    def _open_journal(self) -> psycopg.Connection[Any]:
+        if self._closed:
+            raise StoreUnavailable("the system database was closed")
+        self._journal = connection = self.connect()
+        connection.execute(JOURNAL_SETTINGS.encode())
+        self._journal_pid = connection.info.backend_pid
+        return connection
+
+    def _drop_broken_journal(self, connection: psycopg.Connection[Any] | None) -> None:
+        if connection is not None and (connection.closed or connection.broken):
+            connection.close()
+            self._journal = None
+
+    def _translate(self, error: Exception) -> Exception:
+        trouble = translate(error)
+        if isinstance(trouble, StoreUnavailable) and not self._closed:
+            # After a server restart every pooled connection is dead: sort them out at once, not one per retry.
+            self._pool.check()
+        return trouble
+
+
+def translate(error: Exception) -> Exception:
+    """Turn the driver's errors into the three kinds of trouble a store has."""
+    import psycopg
+    import psycopg_pool
+
+    if isinstance(error, (StoreUnavailable, StoreFailed, StoreRefused)):
+        return error
+    if isinstance(error, (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed, psycopg_pool.TooManyRequests)):
+        return StoreUnavailable(str(error))
+    if not isinstance(error, psycopg.Error):
+        if isinstance(error, (UnicodeEncodeError, OverflowError)):
+            return StoreRefused(str(error))
+        return error
+    code = error.sqlstate or ""
+    text = str(error).strip()
+    if code[:2] in ("08", "53") or code in ("25P03", "40001", "40P01", "55P03"):
+        return StoreUnavailable(text)
+    if code[:2] == "57" and code != "57014":
+        return StoreUnavailable(text)
+    if code[:2] in ("22", "23", "54"):
+        return StoreRefused(text)
+    if not code and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+        return StoreUnavailable(text)
+    if isinstance(error, psycopg.DataError):
+        return StoreRefused(text)
+    return StoreFailed(f"The system database refused a statement: {text} (SQLSTATE {code or 'unknown'}).")
+
+
+def _payload(kind: str, workflow_ids: Sequence[str]) -> str:
+    """`<kind>` and the ids, separated by characters that no id is split by; without ids when they are too long."""
+    text = "\x1f".join([kind, *workflow_ids])
+    return text if len(text.encode("utf-8", "replace")) <= MAX_NOTIFICATION_BYTES else kind
+
+
+def parse_payload(text: str) -> tuple[str, list[str]]:
+    """The reverse of `_payload`: no ids means that any workflow may be meant."""
+    kind, *workflow_ids = text.split("\x1f")
+    return kind, workflow_ids
+
+
+def _mentions_idle_timeout(conninfo: str, connect_kwargs: Mapping[str, Any]) -> bool:
+    options = str(connect_kwargs.get("options", "")) + conninfo
+    return "idle_in_transaction_session_timeout" in options

@@ -1,0 +1,97 @@
+"""Database rows to records, at the edge: nothing above `storage` sees a row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..types import ClaimedWorkflow, StepRecord, VersionInfo, WorkflowOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRow:
+    """One row of workflow_status with its payloads as stored text."""
+
+    workflow_id: str
+    status: str
+    name: str
+    class_name: str | None
+    config_name: str | None
+    authenticated_user: str | None
+    assumed_role: str | None
+    authenticated_roles: str | None
+    inputs: str | None
+    output: str | None
+    error: str | None
+    created_at: int
+    updated_at: int
+    queue_name: str | None
+    executor_id: str | None
+    application_version: str | None
+    timeout_ms: int | None
+    deadline_ms: int | None
+    deduplication_id: str | None
+    priority: int
+    queue_partition_key: str | None
+    forked_from: str | None
+    was_forked_from: bool
+    parent_workflow_id: str | None
+    started_at_ms: int | None
+    delay_until_ms: int | None
+    completed_at: int | None
+    attributes: str | None
+    schedule_name: str | None
+    application_name: str | None
+    recovery_attempts: int | None
+    application_id: str | None
+    serialization: str | None
+
+
+def parse_attributes(text: str | None) -> Mapping[str, Any] | None:
+    """Attributes from their column: JSON null and SQL NULL both mean none."""
+    value = json.loads(text) if text else None
+    return value if isinstance(value, dict) else None
+
+
+def parse_roles(text: str | None) -> list[str] | None:
+    return json.loads(text) if text else None
+
+
+def to_step(row: Sequence[Any]) -> StepRecord:
+    """From the columns function_id ... completed_at_epoch_ms of load_steps and list_steps."""
+    return StepRecord(*row)
+
+
+def to_outcome(row: Sequence[Any]) -> WorkflowOutcome:
+    return WorkflowOutcome(*row)
+
+
+def to_claimed(row: Sequence[Any]) -> ClaimedWorkflow:
+    return ClaimedWorkflow(
+        workflow_id=row[0],
+        status=row[1],
+        name=row[2],
+        class_name=row[3],
+        config_name=row[4],
+        owner_token=row[5],
+        inputs=row[6],
+        serialization=row[7],
+        recovery_attempts=row[8] or 0,
+        deadline_ms=row[9],
+        authenticated_user=row[10],
+        authenticated_roles=parse_roles(row[11]),
+        attributes=parse_attributes(row[12]),
+        queue_name=row[13],
+    )
+
+
+def to_version(row: Sequence[Any]) -> VersionInfo:
+    return VersionInfo(
+        version_id=row[0],
+        version_name=row[1],
+        version_timestamp=row[2],
+        created_at=row[3],
+        application_name=row[4],
+    )

@@ -1,0 +1,66 @@
+-- Steps: the rows of operation_outputs. Keys of a record in $1: w workflow, t owner token, i step id, n name,
+-- o output, e error, z serialization, b began (ms), f finished (ms), a application, c child workflow.
+
+-- name: record_steps
+-- Locks the workflow rows in id order, so a hand-over cannot land between check and write and two processes
+-- cannot deadlock. Insert-if-absent, only where the token still owns the workflow: repeating it after a lost
+-- answer changes nothing. A count short of the number of records sends each one to `find_step`.
+WITH input AS MATERIALIZED (
+  SELECT * FROM json_to_recordset($1::json)
+    AS r (w text, t text, i int4, n text, o text, e text, z text, b int8, f int8, a text, c text)
+), owned AS MATERIALIZED (
+  SELECT workflow_uuid, owner_xid FROM {schema}.workflow_status
+  WHERE workflow_uuid IN (SELECT w FROM input)
+  ORDER BY workflow_uuid
+  FOR NO KEY UPDATE
+)
+INSERT INTO {schema}.operation_outputs
+  (workflow_uuid, function_id, function_name, output, error, child_workflow_id,
+   started_at_epoch_ms, completed_at_epoch_ms, serialization, application_name, retention_timestamp)
+SELECT w, i, n, o, e, c, b, f, z, a, $2::int8
+FROM input JOIN owned ON owned.workflow_uuid = w AND owned.owner_xid = t
+ON CONFLICT (workflow_uuid, function_id) DO NOTHING;
+
+-- name: record_step
+-- The same for one record, with its fields as parameters: no JSON on the path of a lone step.
+WITH owned AS MATERIALIZED (
+  SELECT owner_xid FROM {schema}.workflow_status WHERE workflow_uuid = $1::text FOR NO KEY UPDATE
+)
+INSERT INTO {schema}.operation_outputs
+  (workflow_uuid, function_id, function_name, output, error, child_workflow_id,
+   started_at_epoch_ms, completed_at_epoch_ms, serialization, application_name, retention_timestamp)
+SELECT $1::text, $3::int4, $4::text, $5::text, $6::text, $7::text, $8::int8, $9::int8, $10::text, $11::text, $12::int8
+FROM owned WHERE owner_xid = $2::text
+ON CONFLICT (workflow_uuid, function_id) DO NOTHING;
+
+-- name: find_step
+-- What stands at one step id, and who owns the workflow: decides a verdict after a conflict.
+SELECT w.owner_xid, o.function_name, o.completed_at_epoch_ms, o.child_workflow_id
+FROM {schema}.workflow_status AS w
+LEFT JOIN {schema}.operation_outputs AS o ON o.workflow_uuid = w.workflow_uuid AND o.function_id = $2::int4
+WHERE w.workflow_uuid = $1::text;
+
+-- name: load_steps
+-- Recorded steps of several workflows ($1, a JSON array of ids) with $2 < step id <= $3.
+SELECT workflow_uuid, function_id, function_name, output, error, serialization,
+       child_workflow_id, started_at_epoch_ms, completed_at_epoch_ms
+FROM {schema}.operation_outputs
+WHERE workflow_uuid = ANY (ARRAY(SELECT json_array_elements_text($1::json)))
+  AND function_id > $2::int4 AND function_id <= $3::int4
+ORDER BY workflow_uuid, function_id;
+
+-- name: list_steps
+SELECT function_id, function_name, output, error, serialization, child_workflow_id,
+       started_at_epoch_ms, completed_at_epoch_ms
+FROM {schema}.operation_outputs
+WHERE workflow_uuid = $1::text
+ORDER BY function_id
+LIMIT $2::int8 OFFSET $3::int8;
+
+-- name: list_steps_without_payloads
+SELECT function_id, function_name, NULL, NULL, serialization, child_workflow_id,
+       started_at_epoch_ms, completed_at_epoch_ms
+FROM {schema}.operation_outputs
+WHERE workflow_uuid = $1::text
+ORDER BY function_id
+LIMIT $2::int8 OFFSET $3::int8;

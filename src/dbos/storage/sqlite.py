@@ -1,0 +1,162 @@
+"""SQLite: connections, locking, errors.
+
+One connection writes, behind a lock; any number read beside it, which WAL allows. `BEGIN IMMEDIATE` takes the write
+lock before anything is read, so a transaction never fails half-way for a lock. `synchronous=FULL` makes a commit
+durable before it is reported.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from .database import Row
+from .migrate_sqlite import connect_sqlite
+from .sql_files import load_statements
+from .store import StoreFailed, StoreRefused, StoreUnavailable
+
+_REMEDIES = {
+    "database or disk is full": "Free disk space (or raise the quota)",
+    "attempt to write a readonly database": "Make the file and its directory writable for this process",
+    "unable to open database file": "Check that the directory exists and is writable",
+    "file is not a database": "Point `system_database_url` to another file, or restore this one from a backup",
+    "database disk image is malformed": "Restore the file from a backup",
+    "disk i/o error": "Check the disk and the file system",
+}
+
+
+class SqliteConnections:
+    """Runs named statements on one SQLite file (see `database.Connections`)."""
+
+    backend = "sqlite"
+
+    def __init__(self, path: str, writer: sqlite3.Connection) -> None:
+        self._path = path
+        self._writer = writer
+        # Pages of hot indexes stay in memory, up to so many KiB; the default of 2 MB is small for a million rows.
+        writer.execute("PRAGMA cache_size = -65536")
+        self._statements = {name: s.texts for name, s in load_statements("sqlite", None).items()}
+        self._write_lock = threading.Lock()
+        self._readers: list[sqlite3.Connection] = []
+        self._all: list[sqlite3.Connection] = [self._writer]
+        self._data_version = 0
+        self._closed = False
+        # A private memory database lives and dies with its one connection, which then also reads.
+        self._shared = path == ":memory:" or "mode=memory" in path
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def commit(self, work: Sequence[tuple[str, Row]], finished_ids: Sequence[str]) -> list[int]:
+        with self._write_lock, self._errors(), self._transaction() as execute:
+            counts = []
+            for name, parameters in work:
+                for text in self._statements[name]:
+                    count = execute(text, parameters).rowcount
+                counts.append(count)
+            return counts
+
+    def write(self, name: str, parameters: Row = ()) -> list[Row]:
+        with self._write_lock, self._errors(), self._transaction() as execute:
+            rows: list[Row] = []
+            for text in self._statements[name]:
+                rows = execute(text, parameters).fetchall()
+            return rows
+
+    def read(self, name: str, parameters: Row = ()) -> list[Row]:
+        (text,) = self._statements[name]
+        if self._shared:
+            with self._write_lock, self._errors():
+                return self._writer.execute(text, parameters).fetchall()
+        try:
+            reader = self._readers.pop()
+        except IndexError:
+            reader = self._open_reader()
+        with self._errors():
+            rows = reader.execute(text, parameters).fetchall()
+        self._readers.append(reader)
+        return rows
+
+    def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
+        """Nothing to do: other processes see the commit itself, by `PRAGMA data_version`."""
+
+    def listen(self, handle: Callable[[str, list[str]], None]) -> None:
+        """Nothing to listen to: see `announce`."""
+
+    def changed_elsewhere(self) -> bool:
+        # Asked on the writing connection, which does not count its own commits. While a commit is in progress the
+        # answer can wait for the next look.
+        if not self._write_lock.acquire(blocking=False):
+            return False
+        try:
+            with self._errors():
+                version: int = self._writer.execute("PRAGMA data_version").fetchone()[0]
+        finally:
+            self._write_lock.release()
+        changed = version != self._data_version
+        self._data_version = version
+        return changed
+
+    def close(self) -> None:
+        with self._write_lock:
+            self._closed = True
+            for connection in self._all:
+                connection.close()
+
+    def _open_reader(self) -> sqlite3.Connection:
+        if self._closed:
+            raise StoreUnavailable("the system database was closed")
+        reader = connect_sqlite(self._path, check_same_thread=False)
+        self._all.append(reader)
+        return reader
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        execute = self._writer.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            yield execute
+            execute("COMMIT")
+        except BaseException:
+            # Some errors (a full disk, for one) have rolled back already.
+            if self._writer.in_transaction:
+                execute("ROLLBACK")
+            raise
+
+    def _errors(self) -> Any:
+        return translated_errors(self._path)
+
+
+@contextmanager
+def translated_errors(path: str) -> Iterator[None]:
+    """Turn the driver's errors into the three kinds of trouble a store has."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translate(error, path) from error
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise StoreRefused(str(error)) from error
+
+
+def _translate(error: sqlite3.Error, path: str) -> Exception:
+    text = str(error)
+    if "database is locked" in text or "database table is locked" in text or "database schema is locked" in text:
+        return StoreUnavailable(f"SQLite file {path}: {text}")
+    if isinstance(error, sqlite3.ProgrammingError) and "closed database" in text:
+        return StoreUnavailable(f"SQLite file {path}: {text}")
+    for known, remedy in _REMEDIES.items():
+        if known in text.lower():
+            return StoreFailed(
+                f"The system database {os.path.abspath(path)} cannot be used: {text}. {remedy}, then launch again; "
+                f"workflows continue from their last recorded step."
+            )
+    if isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)):
+        return StoreRefused(text)
+    if "too big" in text:
+        return StoreRefused(text)
+    return StoreFailed(f"The system database {os.path.abspath(path)} reported: {text}.")

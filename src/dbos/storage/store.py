@@ -1,0 +1,169 @@
+"""The store contract: every operation on the system database, and its promise.
+
+The engine sees this class and nothing of SQL. `sqlite.py` and `postgres.py` supply the connections, `sql/<backend>/`
+the statements; `tests/storage/` runs one body of tests over both. A new backend is finished when that passes.
+
+Three kinds of trouble leave a store, and they call for different reactions:
+
+    StoreUnavailable   the database did not answer, or asked to try again. Whether a write happened may be unknown.
+                       Every operation here may be repeated until it answers.
+    StoreRefused       the database will never take this record; others in the same batch may be fine.
+    StoreFailed        the database cannot be used: full disk, read-only file, missing rights, damaged file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ..error import DBOSException
+from ..records import Answer, Record
+from ..types import ClaimedWorkflow, StepRecord, VersionInfo, WorkflowOutcome
+from .rows import WorkflowRow
+
+
+class StoreUnavailable(Exception):
+    """No answer, or not now: lost connection, server starting up, lock held by someone else. Repeat."""
+
+
+class StoreRefused(Exception):
+    """The database rejects this data for good; the cause is the driver's error."""
+
+
+class StoreFailed(DBOSException):
+    """The system database cannot be used until somebody repairs it: the message says what and how.
+
+    Nothing was recorded by the call that raised this, and nothing that was recorded before is lost. Workflows that
+    meet it stop, stay PENDING and continue from their last recorded step at the next launch.
+    """
+
+
+class Store(Protocol):
+    """Every operation on the system database."""
+
+    backend: str  # "sqlite" or "postgres"
+
+    def commit(self, records: Sequence[Record]) -> list[Answer]:
+        """Write all records in one transaction and give each its own answer, in order.
+
+        Returns only after the commit. Every record is insert-if-absent or conditional on its owner token, so
+        repeating the call after StoreUnavailable finds its own rows and answers APPLIED for them. StoreRefused
+        means nothing of the batch was written.
+        """
+        ...
+
+    def load_steps(self, workflow_ids: Sequence[str], after: int, until: int) -> dict[str, list[StepRecord]]:
+        """The recorded steps with after < step id <= until, per workflow, in order."""
+        ...
+
+    def list_steps(
+        self, workflow_id: str, *, load_output: bool, limit: int | None, offset: int | None
+    ) -> list[StepRecord]:
+        """The recorded steps of one workflow in order; empty for an unknown one."""
+        ...
+
+    def find_outcomes(self, workflow_ids: Sequence[str]) -> dict[str, WorkflowOutcome]:
+        """Status and payloads of those workflows that exist."""
+        ...
+
+    def find_final(self, workflow_ids: Sequence[str]) -> list[str]:
+        """Those of the workflows that have ended, in any final status."""
+        ...
+
+    def get_workflow(self, workflow_id: str) -> WorkflowRow | None:
+        """One workflow with its payloads, or None."""
+        ...
+
+    def requeue_pending(self, executor_id: str, application_version: str, application_name: str) -> list[str]:
+        """Put the PENDING workflows of one executor and version back on their queue; returns their ids.
+
+        Conditional on PENDING, so asking twice changes nothing the second time.
+        """
+        ...
+
+    def claim_workflows(
+        self,
+        queue_name: str,
+        *,
+        token: str,
+        executor_id: str,
+        application_version: str,
+        application_name: str,
+        is_latest: bool,
+        limit: int,
+        now_ms: int,
+    ) -> list[ClaimedWorkflow]:
+        """Take up to `limit` waiting workflows for this executor, by priority and age, with their inputs.
+
+        Each is taken by exactly one claimer. After StoreUnavailable ask `find_claimed` with the same token.
+        """
+        ...
+
+    def find_claimed(self, token: str) -> list[ClaimedWorkflow]:
+        """The workflows that the claim with this token took and that are still its."""
+        ...
+
+    def dead_letter(self, workflow_id: str, token: str, now_ms: int) -> None:
+        """Give a workflow up, if this claim still owns it."""
+        ...
+
+    def cancel_workflows(self, workflow_ids: Sequence[str], now_ms: int) -> None:
+        """Cancel those that have neither succeeded nor failed; unknown ids are ignored. Repeatable."""
+        ...
+
+    def cancel_overdue(self, application_name: str, now_ms: int) -> list[str]:
+        """Cancel up to 1,000 active workflows whose deadline has passed; returns their ids."""
+        ...
+
+    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str, now_ms: int) -> None:
+        """Put those that have neither succeeded nor failed on a queue. Repeatable."""
+        ...
+
+    def find_children(self, workflow_ids: Sequence[str]) -> list[str]:
+        """The direct children of the workflows."""
+        ...
+
+    def find_cancelled(self, workflow_ids: Sequence[str]) -> list[str]:
+        """Those of the workflows that are cancelled."""
+        ...
+
+    def find_existing(self, workflow_ids: Sequence[str]) -> list[str]:
+        """Those of the ids that have a workflow."""
+        ...
+
+    def count_waiting_elsewhere(
+        self, application_name: str, application_version: str, executor_id: str
+    ) -> list[tuple[str, str, int]]:
+        """Waiting workflows that other versions must run: (version, status, count)."""
+        ...
+
+    def register_version(self, version_name: str, application_name: str, now_ms: int) -> None:
+        """Make the version known for the application, claiming an unowned row of that name.
+
+        Raises DBOSException when another application owns the name.
+        """
+        ...
+
+    def list_versions(self, application_name: str, limit: int | None = None) -> list[VersionInfo]:
+        """Own and unowned versions, newest first."""
+        ...
+
+    def promote_version(self, version_name: str, application_name: str | None, now_ms: int) -> bool:
+        """Make a version the latest; False when no such version is registered."""
+        ...
+
+    def check_for_changes(self) -> bool:
+        """Whether another connection may have changed the database since the last call (SQLite only)."""
+        ...
+
+    def listen(self, handle: Callable[[str, list[str]], None]) -> None:
+        """Hand over what other processes announce, as (kind, workflow ids), until the store is closed.
+
+        No ids means that any workflow may be meant; kind "connected" that announcements may have been missed before.
+        Returns at once where the backend has no notifications. StoreUnavailable when the connection is lost.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close every connection. Calls in progress end with StoreUnavailable."""
+        ...

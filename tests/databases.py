@@ -1,0 +1,87 @@
+"""Databases for tests: one Postgres server per test session, and new empty databases on both backends.
+
+Use it as a pytest plugin (`pytest_plugins = ["tests.databases"]`) or import what you need. The server is started
+when it is first asked for, in a temporary directory, and stopped when the session ends. DBOS_TEST_POSTGRES_URL names
+another server to use instead; its role must be allowed to create databases.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+
+from dbos import embedded_postgres
+
+_numbers = itertools.count(1)
+_created: list[str] = []
+
+
+@cache
+def embedded_server() -> embedded_postgres.EmbeddedPostgres:
+    """The embedded server of this session, for tests that stop and restart it."""
+    directory = Path(tempfile.mkdtemp(prefix="dbos-test-postgres-"))
+    # When the tests run as root, the server runs as another user, who has to get in.
+    directory.chmod(0o755)
+    server = embedded_postgres.start(directory / "server")
+
+    def remove() -> None:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+    atexit.register(remove)
+    return server
+
+
+@cache
+def server_url() -> str:
+    """URL of a database on the server from which others can be created."""
+    return os.environ.get("DBOS_TEST_POSTGRES_URL") or embedded_server().url()
+
+
+def url_of(database: str) -> str:
+    """The URL of a database on the test server, whether it exists or not."""
+    return urlunsplit(urlsplit(server_url())._replace(path=f"/{database}"))
+
+
+def fresh_postgres_url() -> str:
+    """Create an empty database and return its URL."""
+    name = new_database_name()
+    with psycopg.connect(server_url(), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0'.encode())
+    return url_of(name)
+
+
+def new_database_name() -> str:
+    """A name that no database has yet; dropped at the end of the session if it was created."""
+    name = f"dbos_test_{os.getpid()}_{next(_numbers)}"
+    _created.append(name)
+    return name
+
+
+def fresh_sqlite_url(directory: Path) -> str:
+    """The URL of a file that does not exist yet."""
+    return f"sqlite:///{directory / f'system_{next(_numbers)}.sqlite'}"
+
+
+def path_of(sqlite_url: str) -> str:
+    """The file a SQLite URL names."""
+    return sqlite_url.removeprefix("sqlite:///")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _remove_databases() -> Iterator[None]:
+    yield
+    if os.environ.get("DBOS_TEST_POSTGRES_URL"):
+        with psycopg.connect(server_url(), autocommit=True) as connection:
+            for name in _created:
+                connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
