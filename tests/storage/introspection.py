@@ -30,7 +30,9 @@ def comparable(facts: Facts) -> Facts:
 
     tables = {
         name: {
-            "columns": sorted((plain(column) for column in table["columns"]), key=lambda column: column["name"]),
+            "columns": sorted(
+                (plain(column) for column in table["columns"]), key=lambda column: column["name"]
+            ),
             "primary_key": table["primary_key"],
             "unique": by_name(table["unique"]),
             "foreign_keys": by_name(table["foreign_keys"]),
@@ -68,7 +70,9 @@ def read_sqlite(connection: sqlite3.Connection) -> Facts:
     for table in names:
         columns = connection.execute(f'PRAGMA table_xinfo("{table}")').fetchall()
         unique: list[Facts] = []
-        for _, index, is_unique, origin, _partial in connection.execute(f'PRAGMA index_list("{table}")').fetchall():
+        for _, index, is_unique, origin, _partial in connection.execute(
+            f'PRAGMA index_list("{table}")'
+        ).fetchall():
             keys = [row for row in connection.execute(f'PRAGMA index_xinfo("{index}")').fetchall() if row[5]]
             if origin == "u":
                 unique.append({"name": None, "columns": [key[2] for key in keys]})
@@ -110,8 +114,12 @@ def read_sqlite(connection: sqlite3.Connection) -> Facts:
             "foreign_keys": foreign_keys,
             "checks": [],
         }
-    others = connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchall()
-    versions = [{"version": version} for (version,) in connection.execute("SELECT version FROM dbos_migrations")]
+    others = connection.execute(
+        "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view')"
+    ).fetchall()
+    versions = [
+        {"version": version} for (version,) in connection.execute("SELECT version FROM dbos_migrations")
+    ]
     return {
         "tables": tables,
         "indexes": indexes,
@@ -129,7 +137,7 @@ def read_postgres(connection: Any, schema: str = "dbos") -> Facts:
     """`connection` is a psycopg connection."""
 
     def rows(query: str, *parameters: Any) -> list[Any]:
-        return list(connection.execute(query, parameters).fetchall())
+        return list(connection.execute(query, parameters or None).fetchall())
 
     quoted = '"' + schema.replace('"', '""') + '"'
     tables: Facts = {}
@@ -226,8 +234,8 @@ def _postgres_functions(rows: Any, schema: str) -> Facts:
     for oid, name, count, defaults, returns, language, volatility, strict, definer, settings in rows(
         "SELECT p.oid, p.proname, p.pronargs, p.pronargdefaults, format_type(p.prorettype, NULL), l.lanname, "
         "p.provolatile::text, p.proisstrict, p.prosecdef, p.proconfig "
-        "FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang JOIN pg_namespace n ON n.oid = p.pronamespace "
-        "WHERE n.nspname = %s",
+        "FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang JOIN pg_namespace n ON n.oid = "
+        "p.pronamespace WHERE n.nspname = %s",
         schema,
     ):
         assert name not in functions, f"two functions are named {name}"
@@ -264,7 +272,9 @@ def _postgres_triggers(rows: Any, schema: str) -> Facts:
             "table": table,
             "timing": "BEFORE" if kind & 2 else "INSTEAD OF" if kind & 64 else "AFTER",
             "events": [
-                event for bit, event in ((4, "INSERT"), (8, "DELETE"), (16, "UPDATE"), (32, "TRUNCATE")) if kind & bit
+                event
+                for bit, event in ((4, "INSERT"), (8, "DELETE"), (16, "UPDATE"), (32, "TRUNCATE"))
+                if kind & bit
             ],
             "for_each": "ROW" if kind & 1 else "STATEMENT",
             "function": function,

@@ -56,12 +56,14 @@ def migrate(url: str, *, schema: str = "dbos", use_listen_notify: bool = True) -
 
 def lead_sqlite_to(connection: sqlite3.Connection, version: int) -> None:
     """Make an empty file what it would be at an earlier version."""
+    connection.execute("BEGIN")
     for migration in load_migrations("sqlite", None):
         if migration.version <= version:
             for text in migration.texts:
                 connection.execute(text)
     connection.execute("CREATE TABLE dbos_migrations (version INTEGER NOT NULL PRIMARY KEY)")
     connection.execute("INSERT INTO dbos_migrations (version) VALUES (?)", (version,))
+    connection.execute("COMMIT")
 
 
 def lead_postgres_to(url: str, version: int, *, use_listen_notify: bool = True) -> None:

@@ -57,5 +57,5 @@ def test_the_server_asks_for_the_password(server: embedded_postgres.EmbeddedPost
 def test_a_server_that_cannot_start_shows_its_log(server: embedded_postgres.EmbeddedPostgres) -> None:
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
-        with pytest.raises(embedded_postgres.DBOSException, match="in use|could not bind"):
+        with pytest.raises(embedded_postgres.DBOSException, match=r"in use|could not bind"):
             embedded_postgres.start(Path(directory) / "second", port=server.port)

@@ -44,9 +44,10 @@ FIRST_ROWS = (
     "VALUES ('old', 'SUCCESS', 'work', 'the inputs', 'the output', 1, 2)",
     "INSERT INTO {s}operation_outputs (workflow_uuid, function_id, function_name, output) "
     "VALUES ('old', 1, 'step', 'the step')",
-    "INSERT INTO {s}notifications (message_uuid, destination_uuid, topic, message) VALUES ('m', 'old', 't', 'hello')",
+    "INSERT INTO {s}notifications (message_uuid, destination_uuid, topic, message) "
+    "VALUES ('m', 'old', 't', 'hello')",
     "INSERT INTO {s}workflow_events (workflow_uuid, key, value) VALUES ('old', 'k', 'v')",
-    'INSERT INTO {s}streams (workflow_uuid, key, value, "offset") VALUES (\'old\', \'k\', \'v\', 0)',
+    "INSERT INTO {s}streams (workflow_uuid, key, value, \"offset\") VALUES ('old', 'k', 'v', 0)",
 )
 KEPT_ROWS = (
     ("SELECT status, inputs, output, created_at, creator_xid FROM {s}workflow_status",
@@ -85,17 +86,21 @@ def test_rows_of_the_first_sqlite_version_survive(tmp_path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM notifications").fetchone() == (0,)
 
 
-def test_a_sqlite_file_without_unique_message_ids_gets_them_also_when_it_says_it_is_current(tmp_path: Path) -> None:
+def test_a_sqlite_file_without_unique_message_ids_gets_them_also_when_it_says_it_is_current(
+    tmp_path: Path,
+) -> None:
     fresh = fresh_sqlite_facts(tmp_path)
     with opened(tmp_path / "old.sqlite") as connection:
         migrate_sqlite(connection)
         connection.execute("INSERT INTO workflow_status (workflow_uuid) VALUES ('w')")
-        connection.execute("INSERT INTO notifications (message_uuid, destination_uuid, message) VALUES ('m', 'w', '1')")
+        connection.execute(
+            "INSERT INTO notifications (message_uuid, destination_uuid, message) VALUES ('m', 'w', '1')"
+        )
         # As releases up to 2.12 made the table, and as it stays through the numbered migrations.
         connection.execute("ALTER TABLE notifications RENAME TO keyed")
         connection.execute(
-            "CREATE TABLE notifications (destination_uuid TEXT NOT NULL REFERENCES workflow_status (workflow_uuid) "
-            "ON UPDATE CASCADE ON DELETE CASCADE, topic TEXT, message TEXT NOT NULL, "
+            "CREATE TABLE notifications (destination_uuid TEXT NOT NULL REFERENCES workflow_status "
+            "(workflow_uuid) ON UPDATE CASCADE ON DELETE CASCADE, topic TEXT, message TEXT NOT NULL, "
             "created_at_epoch_ms INTEGER NOT NULL DEFAULT 1, message_uuid TEXT NOT NULL, serialization TEXT, "
             "consumed BOOLEAN NOT NULL DEFAULT FALSE, consumed_by_function_id INTEGER)"
         )
@@ -108,7 +113,9 @@ def test_a_sqlite_file_without_unique_message_ids_gets_them_also_when_it_says_it
         assert sqlite_facts(connection) != fresh
         migrate_sqlite(connection)
         assert sqlite_facts(connection) == fresh
-        assert connection.execute("SELECT message_uuid, message FROM notifications").fetchall() == [("m", "1")]
+        assert connection.execute("SELECT message_uuid, message FROM notifications").fetchall() == [
+            ("m", "1")
+        ]
 
 
 def test_a_failed_sqlite_migration_changes_nothing(tmp_path: Path) -> None:
@@ -217,7 +224,7 @@ def test_verifying_an_older_sqlite_file_names_both_versions(tmp_path: Path) -> N
     path = tmp_path / "old.sqlite"
     with opened(path) as connection:
         lead_sqlite_to(connection, 124)
-    with pytest.raises(DBOSInitializationError, match="version 124.*version 125"):
+    with pytest.raises(DBOSInitializationError, match=r"version 124.*version 125"):
         verify_sqlite(str(path))
     with opened(path) as connection:
         migrate_sqlite(connection)
@@ -228,7 +235,9 @@ def test_a_file_that_is_no_database_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "notes.sqlite"
     path.write_text("Dear diary, " * 100)
     for use in (connect_sqlite, verify_sqlite):
-        with pytest.raises(DBOSInitializationError, match=r"notes\.sqlite.*not a SQLite database.*Move it away"):
+        with pytest.raises(
+            DBOSInitializationError, match=r"notes\.sqlite.*not a SQLite database.*Move it away"
+        ):
             use(str(path))
     assert path.read_text().startswith("Dear diary")
 
@@ -240,7 +249,7 @@ def test_a_directory_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_missing_parent_directory_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(DBOSInitializationError, match="missing does not exist. Create it"):
+    with pytest.raises(DBOSInitializationError, match=r"missing does not exist\. Create it"):
         connect_sqlite(str(tmp_path / "missing" / "system.sqlite"))
 
 
@@ -266,7 +275,9 @@ def test_an_old_sqlite_library_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 # --- Postgres
 
 
-@pytest.mark.parametrize("version", [1, 2, 9, 13, 19, 22, 26, 31, 38, 44, 60, 104, 109, 111, 112, 114, 121, 124])
+@pytest.mark.parametrize(
+    "version", [1, 2, 9, 13, 19, 22, 26, 31, 38, 44, 60, 104, 109, 111, 112, 114, 121, 124]
+)
 def test_earlier_postgres_versions_become_the_fresh_schema(version: int) -> None:
     url = fresh_postgres_url()
     lead_postgres_to(url, version)
@@ -302,10 +313,12 @@ def test_what_the_first_releases_left_in_a_postgres_database_is_put_right() -> N
         connection.execute("ALTER TABLE dbos.notifications DROP CONSTRAINT notifications_pkey")
         connection.execute(
             "ALTER TABLE dbos.operation_outputs "
-            "RENAME CONSTRAINT operation_outputs_workflow_uuid_fkey TO operation_outputs_workflow_uuid_foreign"
+            "RENAME CONSTRAINT operation_outputs_workflow_uuid_fkey "
+            "TO operation_outputs_workflow_uuid_foreign"
         )
         connection.execute(
-            "CREATE FUNCTION dbos.streams_function() RETURNS TRIGGER LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
+            "CREATE FUNCTION dbos.streams_function() RETURNS TRIGGER LANGUAGE plpgsql "
+            "AS 'BEGIN RETURN NEW; END'"
         )
         connection.execute(
             "CREATE TRIGGER dbos_streams_trigger AFTER INSERT ON dbos.streams "
@@ -323,7 +336,8 @@ def test_an_index_build_that_was_cut_off_is_repeated() -> None:
         # A build that fails leaves an INVALID index, here under the name of the one that 122 builds.
         with pytest.raises(psycopg.errors.UniqueViolation):
             connection.execute(
-                "CREATE UNIQUE INDEX CONCURRENTLY idx_workflow_status_deadline ON dbos.workflow_status (priority)"
+                "CREATE UNIQUE INDEX CONCURRENTLY idx_workflow_status_deadline "
+                "ON dbos.workflow_status (priority)"
             )
     migrate(url)
     assert postgres_facts(url) == fresh_postgres_facts()
@@ -456,13 +470,24 @@ def test_a_sharded_postgres_schema_is_refused() -> None:
 def test_verifying_an_older_postgres_schema_names_both_versions() -> None:
     url = fresh_postgres_url()
     with psycopg.connect(url, autocommit=True) as connection:
-        with pytest.raises(DBOSInitializationError, match=r"postgresql://u:\*\*\*@h/d is at version 0.*version 125"):
+        with pytest.raises(
+            DBOSInitializationError, match=r"postgresql://u:\*\*\*@h/d is at version 0.*version 125"
+        ):
             verify_postgres(connection, schema="dbos", masked_url="postgresql://u:***@h/d")
         migrate(url)
         verify_postgres(connection, schema="dbos", masked_url="postgresql://u:***@h/d")
         connection.execute("UPDATE dbos.dbos_migrations SET version = 124")
         with pytest.raises(DBOSInitializationError, match="version 124"):
             verify_postgres(connection, schema="dbos", masked_url="postgresql://u:***@h/d")
+
+
+def test_connections_of_the_pool_may_have_other_cursors() -> None:
+    url = fresh_postgres_url()
+    options = {"cursor_factory": psycopg.RawCursor, "row_factory": psycopg.rows.dict_row}
+    postgres.migrate_postgres(url, schema="dbos", use_listen_notify=True, connect_kwargs=options)
+    with psycopg.connect(url, cursor_factory=psycopg.RawCursor) as connection:
+        connection.row_factory = psycopg.rows.dict_row  # type: ignore[assignment]
+        verify_postgres(connection, schema="dbos", masked_url="")
 
 
 def test_a_missing_trigger_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
@@ -505,7 +530,9 @@ def test_a_granted_role_can_run_applications_but_not_change_the_schema() -> None
             grant_to_role(connection, schema="dbos", role=role)
             connection.execute("CREATE TABLE dbos.added_later (value TEXT)")
             connection.execute(f"SET ROLE {quoted}".encode())
-            assert connection.execute("SELECT dbos.enqueue_workflow('w', 'q', workflow_id => 'a')").fetchone() == ("a",)
+            assert connection.execute(
+                "SELECT dbos.enqueue_workflow('w', 'q', workflow_id => 'a')"
+            ).fetchone() == ("a",)
             connection.execute("DELETE FROM dbos.workflow_status")
             connection.execute("INSERT INTO dbos.added_later VALUES ('x')")
             with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -85,6 +85,8 @@ def workflow(
             serialization_type=serialization_type,
             auto_upgrade=auto_upgrade,
             source=function,
+            # Until its class is decorated; plain functions have no such parameter.
+            is_undecorated_method=_first_parameter(function) in ("self", "cls"),
         )
         if validate_args is pydantic_args_validator:
             info.validate_args = make_pydantic_args_validator(function)
@@ -148,18 +150,12 @@ def make_target(
         owner = state.registry.class_of(cls) or info.owner
         assert owner is not None
         return Target(info, function, args[1:], kwargs, cls, owner.name)
-    if info.kind == "function" and args:
-        _check_unregistered_method(info, function, args[0])
-    return Target(info, function, args, kwargs)
-
-
-def _check_unregistered_method(info: WorkflowInfo, function: Callable[..., Any], first: Any) -> None:
-    parameters = list(inspect.signature(function).parameters)
-    if parameters and parameters[0] in ("self", "cls"):
+    if info.kind == "function" and args and info.is_undecorated_method:
         raise Exception(
             f"Workflow {info.name!r} looks like a method, but its class is not registered. Decorate the class with "
             f"@DBOS.dbos_class(), with @classmethod or @staticmethod above @DBOS.workflow()."
         )
+    return Target(info, function, args, kwargs)
 
 
 def find_target(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Target:
@@ -274,6 +270,13 @@ def _step_wrapper(spec: StepSpec, info: FunctionInfo, function: Callable[P, R]) 
 def _check_step_roles(info: FunctionInfo) -> None:
     context = current_context()
     check_roles(info, context.identity if context is not None else None)
+
+
+def _first_parameter(function: Callable[..., Any]) -> str | None:
+    try:
+        return next(iter(inspect.signature(function).parameters), None)
+    except (TypeError, ValueError):
+        return None
 
 
 def _checked_name(name: str | None, function: Any, what: str) -> str:

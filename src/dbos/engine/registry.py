@@ -57,6 +57,7 @@ class WorkflowInfo(FunctionInfo):
     validate_args: ValidateArgs | None = None
     auto_upgrade: bool | None = None
     source: Callable[..., Any] | None = None
+    is_undecorated_method: bool = False
 
 
 class Registry:

@@ -43,7 +43,7 @@ __all__ = [
 
 
 def postgres_script(schema: str, first: int = 1) -> str:
-    """The migrations from `first` on as one SQL script for Postgres with listen/notify; nothing is connected to.
+    """The migrations from `first` on as one SQL script for Postgres with listen/notify; does not connect.
 
     From 1, the script makes a fresh schema in one transaction. From a later number, it expects a database at
     the number before and must be run outside a transaction block, since some indexes are built concurrently.

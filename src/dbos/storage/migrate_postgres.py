@@ -2,10 +2,11 @@
 
 A fresh schema is made in one transaction. An older one is led through the numbered migrations: each ordinary
 one in a transaction with the note of its number; each online one (indexes built while the tables stay
-writable) outside of any, with the note afterwards. So the recorded version never claims work that is not done.
+writable) outside of any, with the note afterwards. So the recorded version never claims work that is not
+done.
 
-One process at a time migrates a database: an advisory lock, the same in every release and language, guards all
-of it. A schema that is current is only read, without the lock.
+One process at a time migrates a database: an advisory lock, the same in every release and language, guards
+all of it. A schema that is current is only read, without the lock.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ..error import DBOSException, DBOSInitializationError
 from .sql_files import SCHEMA_VERSION, Migration, load_migrations, load_schema, quote_identifier
@@ -21,7 +22,7 @@ from .sql_files import SCHEMA_VERSION, Migration, load_migrations, load_schema, 
 if TYPE_CHECKING:
     from psycopg import Connection
 
-    PostgresConnection = Connection[tuple[Any, ...]]
+    PostgresConnection: TypeAlias = Connection[tuple[Any, ...]]
 
 logger = logging.getLogger("dbos")
 
@@ -47,8 +48,16 @@ def connect_postgres(
     """A connection in autocommit mode, for work outside the pool. Errors are the driver's."""
     import psycopg
 
-    # Nothing here runs often enough to be worth preparing.
-    arguments = {**connect_kwargs, "autocommit": True, "prepare_threshold": None, **overrides}
+    arguments = {
+        **connect_kwargs,
+        "autocommit": True,
+        # Nothing here runs often enough to be worth preparing.
+        "prepare_threshold": None,
+        # The statements here are written for these, whatever the pool uses.
+        "cursor_factory": psycopg.Cursor,
+        "row_factory": psycopg.rows.tuple_row,
+        **overrides,
+    }
     return psycopg.connect(conninfo, **arguments)
 
 
@@ -108,9 +117,9 @@ def migrate_postgres(
     if use_listen_notify and not state.announces_messages:
         logger.warning(
             "use_listen_notify is on, but schema %s was made without it: it has no trigger "
-            "dbos_notifications_trigger on notifications. Waiting workflows will notice messages sent by other "
-            "processes only when they look again, after up to 60 seconds. Set use_listen_notify=False, which "
-            "looks every second, or add the trigger.",
+            "dbos_notifications_trigger on notifications. Waiting workflows will notice messages sent by "
+            "other processes only when they look again, after up to 60 seconds. Set use_listen_notify=False, "
+            "which looks every second, or add the trigger.",
             schema,
         )
 
@@ -124,9 +133,9 @@ def verify_postgres(connection: PostgresConnection, *, schema: str, masked_url: 
     version = read_schema_state(connection, schema).version
     if version < SCHEMA_VERSION:
         raise DBOSInitializationError(
-            f"Schema {schema} of the system database {masked_url} is at version {version}, but this release needs "
-            f"version {SCHEMA_VERSION}, and run_migrations is False. Run `dbos migrate`, or launch once with "
-            "run_migrations=True."
+            f"Schema {schema} of the system database {masked_url} is at version {version}, but this release "
+            f"needs version {SCHEMA_VERSION}, and run_migrations is False. Run `dbos migrate`, or launch "
+            "once with run_migrations=True."
         )
 
 
@@ -134,14 +143,18 @@ def refuse_sharded_postgres(state: SchemaState, schema: str) -> None:
     """Raise DBOSException when the tables are those of a sharded installation."""
     if state.is_sharded:
         raise DBOSException(
-            f"Schema {schema} of the system database is sharded (workflow_status has a column shard_key), which "
-            "this library does not support. Use another dbos_system_schema or database."
+            f"Schema {schema} of the system database is sharded (workflow_status has a column shard_key), "
+            "which this library does not support. Use another dbos_system_schema or database."
         )
 
 
 def read_schema_state(connection: PostgresConnection, schema: str) -> SchemaState:
     """Look at a schema through the catalogs, which needs no privilege on it."""
-    row = connection.execute(
+    import psycopg
+
+    # The connection may be one of the pool, with other cursors.
+    cursor = psycopg.Cursor(connection, row_factory=psycopg.rows.tuple_row)
+    row = cursor.execute(
         """
         SELECT
             EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s),
@@ -164,7 +177,7 @@ def read_schema_state(connection: PostgresConnection, schema: str) -> SchemaStat
     exists, has_version_table, has_workflows, is_sharded, announces = (bool(value) for value in row)
     version = 0
     if has_version_table:
-        found = connection.execute(
+        found = cursor.execute(
             f"SELECT max(version) FROM {quote_identifier(schema)}.dbos_migrations".encode()
         ).fetchone()
         version = int(found[0]) if found is not None and found[0] is not None else 0
@@ -184,10 +197,10 @@ def _take_migration_lock(connection: PostgresConnection) -> None:
             return
         if time.monotonic() >= deadline:
             raise DBOSInitializationError(
-                f"The system database needs a migration, but another session{_lock_holder(connection)} has held "
-                f"the migration lock for {LOCK_WAIT_SECONDS:.0f} seconds. Nothing was changed. If that session is "
-                "migrating a large database, launch again when it is done; if it hangs, end it with "
-                "pg_terminate_backend."
+                f"The system database needs a migration, but another session{_lock_holder(connection)} has "
+                f"held the migration lock for {LOCK_WAIT_SECONDS:.0f} seconds. Nothing was changed. If that "
+                "session is migrating a large database, launch again when it is done; if it hangs, end it "
+                "with pg_terminate_backend."
             )
         time.sleep(LOCK_RETRY_SECONDS)
 
@@ -211,8 +224,8 @@ def _bring_up_to_date(connection: PostgresConnection, schema: str, *, use_listen
     if state.version == 0:
         if state.has_workflows:
             raise DBOSInitializationError(
-                f"Schema {schema} has a table workflow_status but no version in dbos_migrations, so it cannot be "
-                "migrated. Restore the version, or use another dbos_system_schema."
+                f"Schema {schema} has a table workflow_status but no version in dbos_migrations, so it "
+                "cannot be migrated. Restore the version, or use another dbos_system_schema."
             )
         with connection.transaction():
             if not state.exists:

@@ -67,7 +67,7 @@ def connect_sqlite(path: str, *, create: bool = True, check_same_thread: bool = 
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection, path: str) -> None:
-    """Switch the file once; the mode is kept in it. SQLite does not wait for other users here, so this does."""
+    """Switch the file once; it keeps the mode. SQLite does not wait for other users here, so this does."""
     deadline = time.monotonic() + LOCK_WAIT_SECONDS
     while True:
         try:
@@ -88,13 +88,14 @@ def _use_write_ahead_log(connection: sqlite3.Connection, path: str) -> None:
 
 
 def migrate_sqlite(connection: sqlite3.Connection) -> None:
-    """Bring the file to the current schema, from any earlier version or none; nothing when it is there already.
+    """Bring the file to the current schema, from any earlier version or none; nothing when it is there.
 
     Args:
         connection: In autocommit mode and outside a transaction, from `connect_sqlite`.
 
     Raises:
-        DBOSInitializationError: the file is no database, not writable, locked for 30 s, or holds tables of the
+        DBOSInitializationError: the file is no database, not writable, locked for 30 s, or holds tables of
+        the
             same names that are not ours. It is then as it was before.
         DBOSException: the file belongs to a sharded installation.
     """
@@ -126,12 +127,15 @@ def verify_sqlite(path: str) -> None:
     remedy = "Run `dbos migrate`, or launch once with run_migrations=True."
     if not os.path.exists(path):
         raise DBOSInitializationError(
-            f"The SQLite system database {os.path.abspath(path)} does not exist, and run_migrations is False, "
-            f"so it is not made. {remedy}"
+            f"The SQLite system database {os.path.abspath(path)} does not exist, and run_migrations is "
+            f"False, so it is not made. {remedy}"
         )
     try:
         connection = sqlite3.connect(
-            Path(path).absolute().as_uri() + "?mode=rw", timeout=LOCK_WAIT_SECONDS, isolation_level=None, uri=True
+            Path(path).absolute().as_uri() + "?mode=rw",
+            timeout=LOCK_WAIT_SECONDS,
+            isolation_level=None,
+            uri=True,
         )
         try:
             version = sqlite_schema_version(connection)
@@ -141,8 +145,8 @@ def verify_sqlite(path: str) -> None:
         raise explain_sqlite_error(path, error) from error
     if version < SCHEMA_VERSION:
         raise DBOSInitializationError(
-            f"The SQLite system database {os.path.abspath(path)} is at schema version {version}, but this release "
-            f"needs version {SCHEMA_VERSION}, and run_migrations is False. {remedy}"
+            f"The SQLite system database {os.path.abspath(path)} is at schema version {version}, but this "
+            f"release needs version {SCHEMA_VERSION}, and run_migrations is False. {remedy}"
         )
 
 
@@ -159,8 +163,8 @@ def refuse_sharded_sqlite(connection: sqlite3.Connection) -> None:
     columns = connection.execute("SELECT name FROM pragma_table_info('workflow_status')").fetchall()
     if ("shard_key",) in columns:
         raise DBOSException(
-            f"The system database {_path(connection)} is sharded (workflow_status has a column shard_key), which "
-            "this library does not support. Use another system_database_url."
+            f"The system database {_path(connection)} is sharded (workflow_status has a column shard_key), "
+            "which this library does not support. Use another system_database_url."
         )
 
 
@@ -170,7 +174,9 @@ def _is_current(connection: sqlite3.Connection) -> bool:
 
 
 def _message_ids_are_unique(connection: sqlite3.Connection) -> bool:
-    row = connection.execute("SELECT count(*) FROM pragma_table_info('notifications') WHERE pk > 0").fetchone()
+    row = connection.execute(
+        "SELECT count(*) FROM pragma_table_info('notifications') WHERE pk > 0"
+    ).fetchone()
     return bool(row[0])
 
 
@@ -182,8 +188,8 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: str) -> None:
     if version == 0:
         if _existing_tables(connection, ["workflow_status"]):
             raise DBOSInitializationError(
-                f"{path} has a table workflow_status but no schema version in dbos_migrations, so it cannot be "
-                "migrated. Restore the version, or use another system_database_url."
+                f"{path} has a table workflow_status but no schema version in dbos_migrations, so it cannot "
+                "be migrated. Restore the version, or use another system_database_url."
             )
         for text in load_schema("sqlite", None):
             connection.execute(text)
@@ -225,8 +231,8 @@ def explain_sqlite_error(path: str, error: sqlite3.Error) -> DBOSInitializationE
         reason = f"it cannot be written. Give this user write permission on it and on {folder}, {elsewhere}"
     elif "locked" in message:
         reason = (
-            f"another program has kept it locked for {LOCK_WAIT_SECONDS:.0f} seconds. Find the program with an "
-            "open transaction on it and end that."
+            f"another program has kept it locked for {LOCK_WAIT_SECONDS:.0f} seconds. Find the program with "
+            "an open transaction on it and end that."
         )
     elif "already exists" in message:
         reason = f"a table in it has a name this library needs. Rename the table, {elsewhere}"

@@ -7,6 +7,7 @@ rarer writes share a small pool.
 
 from __future__ import annotations
 
+import hashlib
 import select
 import socket
 import threading
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .database import Row
+from .libpq import JournalSession
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
 
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     import psycopg_pool
 
 SIGNAL_CHANNEL = "dbos_signals_channel"
+# Shared by every process that listens to the channel: the first 8 bytes of SHA-256 over its name, as a signed number.
+LISTENERS_LOCK = int.from_bytes(hashlib.sha256(SIGNAL_CHANNEL.encode()).digest()[:8], "big", signed=True)
+# How often a process looks whether it is the only one that listens; who joins says so at once.
+LISTENERS_LOOK_SECONDS = 5.0
 # Postgres limits a notification to 8,000 bytes; a longer list is announced as "something happened".
 MAX_NOTIFICATION_BYTES = 7900
 
@@ -64,7 +70,8 @@ class PostgresConnections:
         if idle_transaction_timeout_seconds <= 0 or _mentions_idle_timeout(conninfo, connect_kwargs):
             self._idle_timeout_ms = 0
         self._notify = notify
-        self._journal: psycopg.Connection[Any] | None = None
+        self._journal: JournalSession | None = None
+        self._others_listen = False
         self._journal_lock = threading.Lock()
         self._journal_pid = 0
         self._stop_listening = socket.socketpair()
@@ -93,28 +100,21 @@ class PostgresConnections:
         return connection
 
     def commit(self, work: Sequence[tuple[str, Row]], finished_ids: Sequence[str]) -> list[int]:
-        if finished_ids and self._notify:
-            payload = _payload("finished", finished_ids)
-            work = [*work, ("notify", (SIGNAL_CHANNEL, payload))]
+        announce = bool(finished_ids) and self._others_listen
+        if announce:
+            work = [*work, ("notify", (SIGNAL_CHANNEL, _payload("finished", finished_ids)))]
         with self._journal_lock:
-            connection = self._journal
+            journal = self._journal
             try:
-                if connection is None:
-                    connection = self._open_journal()
-                if len(work) == 1:
-                    name, parameters = work[0]
-                    counts = [connection.execute(self._statements[name], parameters, prepare=True).rowcount]
-                else:
-                    with connection.pipeline():
-                        cursors = [
-                            connection.execute(self._statements[name], parameters, prepare=True)
-                            for name, parameters in work
-                        ]
-                    counts = [cursor.rowcount for cursor in cursors]
+                if journal is None:
+                    journal = self._open_journal()
+                counts = [journal.execute(*work[0])] if len(work) == 1 else journal.execute_together(work)
             except Exception as error:
-                self._drop_broken_journal(connection)
+                if journal is not None and not journal.usable:
+                    journal.connection.close()
+                    self._journal = None
                 raise translate(error) from error
-        return counts[:-1] if finished_ids and self._notify else counts
+        return counts[:-1] if announce else counts
 
     def read(self, name: str, parameters: Row = ()) -> list[Row]:
         try:
@@ -132,7 +132,7 @@ class PostgresConnections:
             raise self._translate(error) from error
 
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
-        if self._notify:
+        if self._others_listen:
             self.write("notify", (SIGNAL_CHANNEL, _payload(kind, workflow_ids)))
 
     def changed_elsewhere(self) -> bool:
@@ -144,19 +144,39 @@ class PostgresConnections:
         try:
             with self.connect() as connection:
                 connection.execute(f"LISTEN {SIGNAL_CHANNEL}".encode())
+                # Who listens holds this lock together with all others who do, so each can see whether it is alone.
+                connection.execute("SELECT pg_advisory_lock_shared($1)", (LISTENERS_LOCK,))
+                connection.execute("SELECT pg_notify($1, $2)", (SIGNAL_CHANNEL, "joined"))
+                self._look_for_listeners(connection)
                 handle("connected", [])
-                own = connection.info.backend_pid
-                while not self._closed:
-                    ready, _, _ = select.select([connection.fileno(), self._stop_listening[0]], [], [])
-                    if self._stop_listening[0] in ready:
-                        return
-                    for notification in connection.notifies(timeout=0):
-                        if notification.pid not in (own, self._journal_pid):
-                            handle(*parse_payload(notification.payload))
-                    if connection.closed:
-                        raise StoreUnavailable("the listening connection was lost")
+                self._pass_on(connection, handle)
         except Exception as error:
             raise translate(error) from error
+
+    def _pass_on(self, connection: psycopg.Connection[Any], handle: Callable[[str, list[str]], None]) -> None:
+        own = connection.info.backend_pid
+        stop, _ = self._stop_listening
+        while not self._closed:
+            ready, _, _ = select.select([connection.fileno(), stop], [], [], LISTENERS_LOOK_SECONDS)
+            if stop in ready:
+                return
+            for notification in connection.notifies(timeout=0):
+                if notification.payload == "joined":
+                    ready = []
+                elif notification.pid not in (own, self._journal_pid):
+                    handle(*parse_payload(notification.payload))
+            if not ready:
+                self._look_for_listeners(connection)
+
+    def _look_for_listeners(self, connection: psycopg.Connection[Any]) -> None:
+        """Announcing costs every commit something, so it is done only while another process listens."""
+        query = (
+            "SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted "
+            "AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) "
+            "AND classid = ($1::int8 >> 32)::int4::oid AND objid = ($1::int8 & 4294967295)::oid"
+        )
+        row = connection.execute(query, (LISTENERS_LOCK,)).fetchone()
+        self._others_listen = row is None or row[0] > 1
 
     def close(self) -> None:
         self._closed = True
@@ -164,25 +184,21 @@ class PostgresConnections:
         self._pool.close(timeout=2)
         with self._journal_lock:
             if self._journal is not None:
-                self._journal.close()
+                self._journal.connection.close()
                 self._journal = None
 
     def _configure(self, connection: psycopg.Connection[Any]) -> None:
         if self._idle_timeout_ms:
             connection.execute(f"SET idle_in_transaction_session_timeout = {self._idle_timeout_ms}".encode())
 
-    def _open_journal(self) -> psycopg.Connection[Any]:
+    def _open_journal(self) -> JournalSession:
         if self._closed:
             raise StoreUnavailable("the system database was closed")
-        self._journal = connection = self.connect()
+        connection = self.connect()
         connection.execute(JOURNAL_SETTINGS.encode())
         self._journal_pid = connection.info.backend_pid
-        return connection
-
-    def _drop_broken_journal(self, connection: psycopg.Connection[Any] | None) -> None:
-        if connection is not None and (connection.closed or connection.broken):
-            connection.close()
-            self._journal = None
+        self._journal = JournalSession(connection, self._statements)
+        return self._journal
 
     def _translate(self, error: Exception) -> Exception:
         trouble = translate(error)

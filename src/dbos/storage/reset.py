@@ -126,7 +126,9 @@ def reset_postgres(
             logger.warning("Could not end other sessions that use schema %s. (%s)", schema, error)
         with connection.transaction():
             for table in tables:
-                connection.execute(f"DELETE FROM {quote_identifier(schema)}.{quote_identifier(table)}".encode())
+                connection.execute(
+                    f"DELETE FROM {quote_identifier(schema)}.{quote_identifier(table)}".encode()
+                )
     logger.info("Deleted all rows of schema %s of database %s.", schema, database_name)
 
 
@@ -154,7 +156,8 @@ def _end_sessions_with_locks(connection: PostgresConnection, schema: str) -> Non
             JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
             JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
             WHERE a.backend_type IS DISTINCT FROM 'autovacuum worker' AND l.database = a.datid
-                AND a.datname = current_database() AND n.nspname = %s AND c.relname = ANY (%s) AND l.pid <> pg_backend_pid()
+                AND a.datname = current_database() AND a.pid <> pg_backend_pid()
+                AND n.nspname = %s AND c.relname = ANY (%s)
         ) AS sessions
         """,
         (schema, list(OWNED_TABLES)),

@@ -8,8 +8,8 @@ Kinds of file are in sql/<backend>/:
   repairs/ for what no numbered step puts right.
 
 In all of them a semicolon at the end of a line ends a text, whole-line comments are dropped, and
-`-- include: file` stands for the texts of another file. In the Postgres files `{schema}` stands for the quoted
-schema name, in the SQLite ones `{now_ms}` for the current time in epoch milliseconds.
+`-- include: file` stands for the texts of another file. In the Postgres files `{schema}` stands for the
+quoted schema name, in the SQLite ones `{now_ms}` for the current time in epoch milliseconds.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def load_statements(backend: str, schema: str | None) -> dict[str, Statement]:
             continue
         for statement in _read_named(backend, name, _substitutions(schema)):
             if statement.name in statements:
-                raise ValueError(f"Statement {statement.name} of {backend}/{name} is in another file as well.")
+                raise ValueError(
+                    f"Statement {statement.name} of {backend}/{name} is in another file as well."
+                )
             statements[statement.name] = statement
     return statements
 
@@ -91,13 +93,17 @@ def load_migrations(
                 continue
             options = frozenset(header[2].split())
             if unknown := options - {"online", "listen_notify"}:
-                raise ValueError(f"Unknown option {sorted(unknown)} of migration {header[1]} in {backend}/{name}.")
+                raise ValueError(
+                    f"Unknown option {sorted(unknown)} of migration {header[1]} in {backend}/{name}."
+                )
             lines = []
             if use_listen_notify or "listen_notify" not in options:
                 lines = blocks.setdefault(int(header[1]), ("online" in options, lines))[1]
     return tuple(
         Migration(
-            version, online, tuple(split_texts(lines, f"{backend} migration {version}", _substitutions(schema)))
+            version,
+            online,
+            tuple(split_texts(lines, f"{backend} migration {version}", _substitutions(schema))),
         )
         for version, (online, lines) in sorted(blocks.items())
     )
@@ -128,7 +134,7 @@ def _read_named(backend: str, name: str, substitutions: dict[str, str]) -> Itera
 
 
 def split_texts(lines: list[str], source: str, substitutions: dict[str, str]) -> Iterator[str]:
-    """Splits at semicolons at line ends; bodies of functions ($word$ quoted) stay whole, with their comments."""
+    """Split at semicolons at line ends; bodies of functions ($word$ quoted) stay whole."""
     text: list[str] = []
     quote: str | None = None
     for line in lines:
@@ -162,13 +168,17 @@ def _substitute(text: str, substitutions: dict[str, str]) -> str:
 
 
 def _file_names(backend: str, *folder: str) -> list[str]:
-    entries = files("dbos.storage").joinpath("sql", backend, *folder).iterdir()
-    return sorted(entry.name for entry in entries if entry.name.endswith(".sql"))
+    directory = files("dbos.storage") / "sql" / backend
+    for name in folder:
+        directory /= name
+    return sorted(entry.name for entry in directory.iterdir() if entry.name.endswith(".sql"))
 
 
 def _lines(backend: str, path: str) -> Iterator[str]:
     """The lines of a file, with the lines of included files in their place."""
-    file = files("dbos.storage").joinpath("sql", backend, *path.split("/"))
+    file = files("dbos.storage") / "sql" / backend
+    for name in path.split("/"):
+        file /= name
     for line in file.read_text(encoding="utf-8").splitlines():
         include = _INCLUDE.fullmatch(line)
         if include is None:

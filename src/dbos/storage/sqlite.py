@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ..logs import logger
 from .database import Row
 from .migrate_sqlite import connect_sqlite
 from .sql_files import load_statements
@@ -40,6 +41,9 @@ class SqliteConnections:
         self._writer = writer
         # Pages of hot indexes stay in memory, up to so many KiB; the default of 2 MB is small for a million rows.
         writer.execute("PRAGMA cache_size = -65536")
+        # The log is copied back into the file after so many pages. More of them make the copy rarer, and hot index
+        # pages are then copied once instead of many times.
+        writer.execute("PRAGMA wal_autocheckpoint = 4000")
         self._statements = {name: s.texts for name, s in load_statements("sqlite", None).items()}
         self._write_lock = threading.Lock()
         self._readers: list[sqlite3.Connection] = []
@@ -53,13 +57,23 @@ class SqliteConnections:
         return time.time_ns() // 1_000_000
 
     def commit(self, work: Sequence[tuple[str, Row]], finished_ids: Sequence[str]) -> list[int]:
-        with self._write_lock, self._errors(), self._transaction() as execute:
-            counts = []
-            for name, parameters in work:
-                for text in self._statements[name]:
-                    count = execute(text, parameters).rowcount
-                counts.append(count)
-            return counts
+        execute = self._writer.execute
+        counts = []
+        with self._write_lock:
+            try:
+                execute("BEGIN IMMEDIATE")
+                for name, parameters in work:
+                    for text in self._statements[name]:
+                        count = execute(text, parameters).rowcount
+                    counts.append(count)
+                execute("COMMIT")
+            except BaseException as error:
+                self._roll_back()
+                trouble = translate(error, self._path)
+                if trouble is error:
+                    raise
+                raise trouble from error
+        return counts
 
     def write(self, name: str, parameters: Row = ()) -> list[Row]:
         with self._write_lock, self._errors(), self._transaction() as execute:
@@ -123,10 +137,16 @@ class SqliteConnections:
             yield execute
             execute("COMMIT")
         except BaseException:
-            # Some errors (a full disk, for one) have rolled back already.
-            if self._writer.in_transaction:
-                execute("ROLLBACK")
+            self._roll_back()
             raise
+
+    def _roll_back(self) -> None:
+        # Some errors (a full disk, for one) have rolled back already; a closed connection has nothing to roll back.
+        try:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+        except sqlite3.Error:
+            logger.debug("Rolling back failed; SQLite does it when the file is opened next")
 
     def _errors(self) -> Any:
         return translated_errors(self._path)
@@ -137,13 +157,16 @@ def translated_errors(path: str) -> Iterator[None]:
     """Turn the driver's errors into the three kinds of trouble a store has."""
     try:
         yield
-    except sqlite3.Error as error:
-        raise _translate(error, path) from error
-    except (OverflowError, UnicodeEncodeError) as error:
-        raise StoreRefused(str(error)) from error
+    except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
+        raise translate(error, path) from error
 
 
-def _translate(error: sqlite3.Error, path: str) -> Exception:
+def translate(error: BaseException, path: str) -> BaseException:
+    """The trouble an error of the driver means; other errors come back as they are."""
+    if isinstance(error, (OverflowError, UnicodeEncodeError)):
+        return StoreRefused(str(error))
+    if not isinstance(error, sqlite3.Error):
+        return error
     text = str(error)
     if "database is locked" in text or "database table is locked" in text or "database schema is locked" in text:
         return StoreUnavailable(f"SQLite file {path}: {text}")

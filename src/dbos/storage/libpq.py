@@ -1,0 +1,93 @@
+"""The journal's Postgres session, one layer above libpq.
+
+psycopg's cursors are made for every use; the journal repeats the same few statements, and the time around each commit
+is what a lone step feels. Calling libpq's blocking functions directly (psycopg's public `pq` module) takes a quarter
+off a commit: one release of the interpreter lock per round trip, no poll loop, no adaptation of types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import psycopg
+
+Parameters = Sequence[Any]
+
+
+class JournalSession:
+    """Prepared statements on one connection; each call is one round trip and one transaction."""
+
+    def __init__(self, connection: psycopg.Connection[Any], statements: Mapping[str, str]) -> None:
+        from psycopg import pq
+
+        self.connection = connection
+        self._pgconn = connection.pgconn
+        self._statements = statements
+        self._prepared: set[str] = set()
+        self._ok = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
+        self._sync = pq.ExecStatus.PIPELINE_SYNC
+
+    @property
+    def usable(self) -> bool:
+        return not (self.connection.closed or self.connection.broken)
+
+    def execute(self, name: str, parameters: Parameters) -> int:
+        """Run one statement in autocommit; the number of rows it changed."""
+        if name not in self._prepared:
+            self._prepare(name)
+        return self._count(self._pgconn.exec_prepared(name.encode(), _texts(parameters)))
+
+    def execute_together(self, work: Sequence[tuple[str, Parameters]]) -> list[int]:
+        """Run several statements in one transaction; rows changed by each.
+
+        In pipeline mode everything up to the sync is one implicit transaction, and one round trip.
+        """
+        for name, _ in work:
+            if name not in self._prepared:
+                self._prepare(name)
+        pgconn = self._pgconn
+        pgconn.enter_pipeline_mode()
+        try:
+            for name, parameters in work:
+                pgconn.send_query_prepared(name.encode(), _texts(parameters))
+            pgconn.pipeline_sync()
+            results = self._collect(len(work))
+        except BaseException:
+            # Half-read answers: the connection is of no use any more, and the outcome of the commit unknown.
+            self.connection.close()
+            raise
+        pgconn.exit_pipeline_mode()
+        return [self._count(result) for result in results]
+
+    def _collect(self, expected: int) -> list[Any]:
+        """The results up to the sync; each statement's is followed by a None."""
+        pgconn = self._pgconn
+        results: list[Any] = []
+        while True:
+            result = pgconn.get_result()
+            if result is None:
+                continue
+            if result.status == self._sync:
+                return results
+            results.append(result)
+            if len(results) > expected:
+                raise AssertionError("more results than statements")
+
+    def _prepare(self, name: str) -> None:
+        self._count(self._pgconn.prepare(name.encode(), self._statements[name].encode()))
+        self._prepared.add(name)
+
+    def _count(self, result: Any) -> int:
+        if result.status not in self._ok:
+            from psycopg.errors import error_from_result
+
+            raise error_from_result(result, encoding="utf-8")
+        count: int = result.command_tuples or 0
+        return count
+
+
+def _texts(parameters: Parameters) -> list[bytes | None]:
+    """Parameters in libpq's text format; the statements say what each is."""
+    return [None if p is None else p.encode() if type(p) is str else b"%d" % p for p in parameters]

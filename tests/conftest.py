@@ -1,0 +1,59 @@
+"""Fixtures every test may use: a backend, a fresh database, a configuration, a launched application."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbos import DBOS
+from dbos.api.runtime import state
+from tests.databases import _remove_databases, fresh_postgres_url, fresh_sqlite_url
+
+# Importing a fixture here is what makes it known to every test.
+__all__ = ["_remove_databases"]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Runs the test once on each backend."""
+    return str(request.param)
+
+
+@pytest.fixture
+def database_url(backend: str, tmp_path: Path) -> str:
+    """A new, empty database."""
+    return fresh_sqlite_url(tmp_path) if backend == "sqlite" else fresh_postgres_url()
+
+
+@pytest.fixture
+def config(database_url: str) -> dict[str, Any]:
+    """A configuration with everything fixed that would otherwise depend on the machine."""
+    return {
+        "name": "test-app",
+        "application_version": "v1",
+        "executor_id": "test",
+        "log_level": "WARNING",
+        "system_database_url": database_url,
+    }
+
+
+@pytest.fixture
+def app(config: dict[str, Any]) -> Iterator[type[DBOS]]:
+    """A launched application; tests decorate in their own body."""
+    DBOS(config=config)
+    DBOS.launch()
+    yield DBOS
+    DBOS.destroy(destroy_registry=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_application_is_left() -> Iterator[None]:
+    """Whatever a test leaves behind would change the next one: remove it, and fail the test that left it."""
+    yield
+    instance = state.instance
+    launched = instance is not None and instance.engine is not None
+    DBOS.destroy(destroy_registry=True)
+    assert not launched, "the test has left a launched DBOS behind; call DBOS.destroy(destroy_registry=True)"
