@@ -16,7 +16,7 @@ WorkflowIDReusePolicy = Literal["return-existing", "reject"]
 DuplicationPolicy = Literal["reject", "return-existing"]
 
 
-class WorkflowStatusString(str, enum.Enum):
+class WorkflowStatusString(enum.Enum):
     """The states of a workflow, as stored in the column `status`."""
 
     PENDING = "PENDING"

@@ -41,7 +41,7 @@ class DBOS:
     engine: Engine | None
 
     def __new__(
-        cls, *, config: DBOSConfig | None = None, conductor_url: str | None = None, conductor_key: str | None = None
+        cls, *, config: DBOSConfig | None, conductor_url: str | None = None, conductor_key: str | None = None
     ) -> DBOS:
         if state.instance is not None:
             if config is not None and config.get("name") != state.instance.settings.name:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from ..error import DBOSException
 from ..records import Answer, ExistingWorkflow, Record, StepCompleted, Verdict, WorkflowFinished, WorkflowStarted
@@ -25,15 +25,26 @@ encode_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).enco
 CHUNK = 1000
 
 
+class Work(NamedTuple):
+    """A statement of a batch: `rows` is a JSON array of records, each of which changes `per_record` rows."""
+
+    name: str
+    rows: str
+    now_ms: int
+    records: int
+    per_record: int
+
+
 class Connections(Protocol):
     """How a backend runs named statements."""
 
     backend: str
 
-    def commit(self, work: Sequence[tuple[str, Row]], finished_ids: Sequence[str]) -> list[int]:
-        """Run the statements in one transaction of the journal's connection; rows changed by each.
+    def commit(self, work: Sequence[Work], finished_ids: Sequence[str]) -> Collection[str]:
+        """Run the statements in one transaction of the journal's connection.
 
-        `finished_ids` names the workflows whose outcome is among the work, for other processes that wait for them.
+        Returns the names of those that wrote every row they were meant to. `finished_ids` names the workflows whose
+        outcome is among the work, for other processes that wait for them.
         """
         ...
 
@@ -80,31 +91,22 @@ class SqlStore:
             elif type(record) is WorkflowStarted:
                 (roots if record.parent is None else children).append(record)
         now_ms = self._db.now_ms()
-        work: list[tuple[str, Row]] = []
-        expected: list[int] = []
+        work: list[Work] = []
         if roots:
-            work.append(("start_workflows", (_rows(roots), now_ms)))
-            expected.append(len(roots))
+            work.append(Work("start_workflows", _rows(roots), now_ms, len(roots), 2))
         if children:
             rows = _rows(children)
-            work.append(("start_children", (rows, now_ms)))
-            work.append(("record_child_starts", (rows, now_ms)))
-            expected += [len(children), len(children)]
-        if len(steps) == 1:
-            work.append(("record_step", _step_parameters(steps[0], now_ms)))
-            expected.append(1)
-        elif steps:
-            work.append(("record_steps", (_rows(steps), now_ms)))
-            expected.append(len(steps))
+            work.append(Work("start_children", rows, now_ms, len(children), 2))
+            work.append(Work("record_child_starts", rows, now_ms, len(children), 1))
+        if steps:
+            work.append(Work("record_steps", _rows(steps), now_ms, len(steps), 1))
         if finishes:
-            work.append(("finish_workflows", (_rows(finishes), now_ms)))
-            expected.append(len(finishes))
-        counts = self._db.commit(work, [record.workflow_id for record in finishes])
-        if counts == expected:
+            work.append(Work("finish_workflows", _rows(finishes), now_ms, len(finishes), 2))
+        complete = self._db.commit(work, [record.workflow_id for record in finishes])
+        if len(complete) == len(work):
             return [Verdict.APPLIED] * len(records)
-        complete = {name for (name, _), count, wanted in zip(work, counts, expected) if count == wanted}
         return [
-            Verdict.APPLIED if _statements_of(record) <= complete else self._find_answer(record)
+            Verdict.APPLIED if _statements_of(record) <= set(complete) else self._find_answer(record)
             for record in records
         ]
 
@@ -308,23 +310,6 @@ def _statements_of(record: Record) -> frozenset[str]:
 
 def _rows(records: Sequence[Record]) -> str:
     return encode_json([record.row() for record in records])
-
-
-def _step_parameters(record: StepCompleted, now_ms: int) -> Row:
-    return (
-        record.workflow_id,
-        record.owner_token,
-        record.step_id,
-        record.name,
-        record.output,
-        record.error,
-        record.child_workflow_id,
-        record.started_at_ms,
-        record.completed_at_ms,
-        record.serialization,
-        record.application_name,
-        now_ms,
-    )
 
 
 def _claimed(rows: list[Row]) -> list[ClaimedWorkflow]:

@@ -7,6 +7,7 @@ off a commit: one release of the interpreter lock per round trip, no poll loop, 
 
 from __future__ import annotations
 
+import selectors
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,12 @@ class JournalSession:
         self._prepared: set[str] = set()
         self._ok = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
         self._sync = pq.ExecStatus.PIPELINE_SYNC
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._pgconn.socket, selectors.EVENT_READ)
+
+    def close(self) -> None:
+        self._selector.close()
+        self.connection.close()
 
     @property
     def usable(self) -> bool:
@@ -56,16 +63,29 @@ class JournalSession:
             results = self._collect(len(work))
         except BaseException:
             # Half-read answers: the connection is of no use any more, and the outcome of the commit unknown.
-            self.connection.close()
+            self.close()
             raise
         pgconn.exit_pipeline_mode()
         return [self._count(result) for result in results]
 
     def _collect(self, expected: int) -> list[Any]:
-        """The results up to the sync; each statement's is followed by a None."""
+        """The results up to the sync; each statement's is followed by a None.
+
+        libpq would wait inside `get_result` while it holds the interpreter lock, so the waiting is done here.
+        """
         pgconn = self._pgconn
+        selector = self._selector
+        # A batch may be larger than the socket's buffer: read while writing, as the server does.
+        while pgconn.flush():
+            selector.modify(pgconn.socket, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            if any(events & selectors.EVENT_READ for _, events in selector.select()):
+                pgconn.consume_input()
+        selector.modify(pgconn.socket, selectors.EVENT_READ)
         results: list[Any] = []
         while True:
+            while pgconn.is_busy():
+                selector.select()
+                pgconn.consume_input()
             result = pgconn.get_result()
             if result is None:
                 continue

@@ -47,6 +47,7 @@ def connect_postgres(
 ) -> PostgresConnection:
     """A connection in autocommit mode, for work outside the pool. Errors are the driver's."""
     import psycopg
+    from psycopg.rows import tuple_row
 
     arguments = {
         **connect_kwargs,
@@ -55,7 +56,7 @@ def connect_postgres(
         "prepare_threshold": None,
         # The statements here are written for these, whatever the pool uses.
         "cursor_factory": psycopg.Cursor,
-        "row_factory": psycopg.rows.tuple_row,
+        "row_factory": tuple_row,
         **overrides,
     }
     return psycopg.connect(conninfo, **arguments)
@@ -151,9 +152,10 @@ def refuse_sharded_postgres(state: SchemaState, schema: str) -> None:
 def read_schema_state(connection: PostgresConnection, schema: str) -> SchemaState:
     """Look at a schema through the catalogs, which needs no privilege on it."""
     import psycopg
+    from psycopg.rows import tuple_row
 
     # The connection may be one of the pool, with other cursors.
-    cursor = psycopg.Cursor(connection, row_factory=psycopg.rows.tuple_row)
+    cursor = psycopg.Cursor(connection, row_factory=tuple_row)
     row = cursor.execute(
         """
         SELECT

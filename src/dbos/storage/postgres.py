@@ -8,14 +8,14 @@ rarer writes share a small pool.
 from __future__ import annotations
 
 import hashlib
-import select
+import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .database import Row
+from .database import Row, Work
 from .libpq import JournalSession
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
@@ -99,22 +99,25 @@ class PostgresConnections:
         self._configure(connection)
         return connection
 
-    def commit(self, work: Sequence[tuple[str, Row]], finished_ids: Sequence[str]) -> list[int]:
-        announce = bool(finished_ids) and self._others_listen
-        if announce:
-            work = [*work, ("notify", (SIGNAL_CHANNEL, _payload("finished", finished_ids)))]
+    def commit(self, work: Sequence[Work], finished_ids: Sequence[str]) -> Collection[str]:
+        statements: list[tuple[str, Row]] = [(item.name, (item.rows, item.now_ms)) for item in work]
+        if finished_ids and self._others_listen:
+            statements.append(("notify", (SIGNAL_CHANNEL, _payload("finished", finished_ids))))
         with self._journal_lock:
             journal = self._journal
             try:
                 if journal is None:
                     journal = self._open_journal()
-                counts = [journal.execute(*work[0])] if len(work) == 1 else journal.execute_together(work)
+                if len(statements) == 1:
+                    counts = [journal.execute(*statements[0])]
+                else:
+                    counts = journal.execute_together(statements)
             except Exception as error:
                 if journal is not None and not journal.usable:
-                    journal.connection.close()
+                    journal.close()
                     self._journal = None
                 raise translate(error) from error
-        return counts[:-1] if announce else counts
+        return [item.name for item, count in zip(work, counts) if count == item.records]
 
     def read(self, name: str, parameters: Row = ()) -> list[Row]:
         try:
@@ -156,17 +159,18 @@ class PostgresConnections:
     def _pass_on(self, connection: psycopg.Connection[Any], handle: Callable[[str, list[str]], None]) -> None:
         own = connection.info.backend_pid
         stop, _ = self._stop_listening
-        while not self._closed:
-            ready, _, _ = select.select([connection.fileno(), stop], [], [], LISTENERS_LOOK_SECONDS)
-            if stop in ready:
-                return
-            for notification in connection.notifies(timeout=0):
-                if notification.payload == "joined":
-                    ready = []
-                elif notification.pid not in (own, self._journal_pid):
-                    handle(*parse_payload(notification.payload))
-            if not ready:
-                self._look_for_listeners(connection)
+        with selectors.DefaultSelector() as selector:
+            selector.register(connection.fileno(), selectors.EVENT_READ)
+            selector.register(stop, selectors.EVENT_READ)
+            while not self._closed:
+                look = not selector.select(LISTENERS_LOOK_SECONDS)
+                for notification in connection.notifies(timeout=0):
+                    if notification.payload == "joined":
+                        look = True
+                    elif notification.pid not in (own, self._journal_pid):
+                        handle(*parse_payload(notification.payload))
+                if look:
+                    self._look_for_listeners(connection)
 
     def _look_for_listeners(self, connection: psycopg.Connection[Any]) -> None:
         """Announcing costs every commit something, so it is done only while another process listens."""
@@ -184,7 +188,7 @@ class PostgresConnections:
         self._pool.close(timeout=2)
         with self._journal_lock:
             if self._journal is not None:
-                self._journal.connection.close()
+                self._journal.close()
                 self._journal = None
 
     def _configure(self, connection: psycopg.Connection[Any]) -> None:

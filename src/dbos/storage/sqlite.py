@@ -8,18 +8,22 @@ durable before it is reported.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ..logs import logger
-from .database import Row
+from .database import Row, Work
 from .migrate_sqlite import connect_sqlite
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
+
+# The statements a batch may hold, in the order in which they run.
+JOURNAL = ("start_workflows", "start_children", "record_child_starts", "record_steps", "finish_workflows")
 
 _REMEDIES = {
     "database or disk is full": "Free disk space (or raise the quota)",
@@ -45,6 +49,7 @@ class SqliteConnections:
         # pages are then copied once instead of many times.
         writer.execute("PRAGMA wal_autocheckpoint = 4000")
         self._statements = {name: s.texts for name, s in load_statements("sqlite", None).items()}
+        self._commit = _prepare_journal(writer, self._statements)
         self._write_lock = threading.Lock()
         self._readers: list[sqlite3.Connection] = []
         self._all: list[sqlite3.Connection] = [self._writer]
@@ -56,24 +61,26 @@ class SqliteConnections:
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def commit(self, work: Sequence[tuple[str, Row]], finished_ids: Sequence[str]) -> list[int]:
-        execute = self._writer.execute
-        counts = []
+    def commit(self, work: Sequence[Work], finished_ids: Sequence[str]) -> Collection[str]:
+        columns: list[str | int | None] = [None] * (len(JOURNAL) + 1)
+        columns[-1] = work[0].now_ms
+        expected = 0
+        for item in work:
+            columns[JOURNAL.index(item.name)] = item.rows
+            expected += item.records * item.per_record
         with self._write_lock:
+            writer = self._writer
+            before = writer.total_changes
             try:
-                execute("BEGIN IMMEDIATE")
-                for name, parameters in work:
-                    for text in self._statements[name]:
-                        count = execute(text, parameters).rowcount
-                    counts.append(count)
-                execute("COMMIT")
+                writer.execute(self._commit, columns)
             except BaseException as error:
                 self._roll_back()
                 trouble = translate(error, self._path)
                 if trouble is error:
                     raise
                 raise trouble from error
-        return counts
+            changed = writer.total_changes - before
+        return [item.name for item in work] if changed == expected else ()
 
     def write(self, name: str, parameters: Row = ()) -> list[Row]:
         with self._write_lock, self._errors(), self._transaction() as execute:
@@ -150,6 +157,27 @@ class SqliteConnections:
 
     def _errors(self) -> Any:
         return translated_errors(self._path)
+
+
+def _prepare_journal(writer: sqlite3.Connection, statements: Mapping[str, tuple[str, ...]]) -> str:
+    """The one statement that commits a batch.
+
+    Every call into SQLite gives up the interpreter lock, and taking it back among busy threads costs more than the
+    call. So the statements of a batch run as one: they form the body of a temporary trigger (it lives with this
+    connection, the file is not touched), whose row carries the batch. In autocommit mode that row is a transaction.
+    """
+    columns = ", ".join((*JOURNAL, "now_ms"))
+    body = []
+    for name in JOURNAL:
+        for text in statements[name]:
+            body.append(re.sub(r"\?1\b", f"NEW.{name}", re.sub(r"\?2\b", "NEW.now_ms", text)).rstrip().rstrip(";"))
+    nulls = ", ".join(f"NULL AS {name}" for name in (*JOURNAL, "now_ms"))
+    writer.execute(f"CREATE TEMPORARY VIEW IF NOT EXISTS journal AS SELECT {nulls}")
+    writer.execute("DROP TRIGGER IF EXISTS temp.commit_batch")
+    writer.execute(
+        "CREATE TEMPORARY TRIGGER commit_batch INSTEAD OF INSERT ON journal BEGIN\n" + ";\n".join(body) + ";\nEND"
+    )
+    return f"INSERT INTO journal ({columns}) VALUES ({', '.join('?' * (len(JOURNAL) + 1))})"
 
 
 @contextmanager

@@ -21,18 +21,6 @@ SELECT w, i, n, o, e, c, b, f, z, a, $2::int8
 FROM input JOIN owned ON owned.workflow_uuid = w AND owned.owner_xid = t
 ON CONFLICT (workflow_uuid, function_id) DO NOTHING;
 
--- name: record_step
--- The same for one record, with its fields as parameters: no JSON on the path of a lone step.
-WITH owned AS MATERIALIZED (
-  SELECT owner_xid FROM {schema}.workflow_status WHERE workflow_uuid = $1::text FOR NO KEY UPDATE
-)
-INSERT INTO {schema}.operation_outputs
-  (workflow_uuid, function_id, function_name, output, error, child_workflow_id,
-   started_at_epoch_ms, completed_at_epoch_ms, serialization, application_name, retention_timestamp)
-SELECT $1::text, $3::int4, $4::text, $5::text, $6::text, $7::text, $8::int8, $9::int8, $10::text, $11::text, $12::int8
-FROM owned WHERE owner_xid = $2::text
-ON CONFLICT (workflow_uuid, function_id) DO NOTHING;
-
 -- name: find_step
 -- What stands at one step id, and who owns the workflow: decides a verdict after a conflict.
 SELECT w.owner_xid, o.function_name, o.completed_at_epoch_ms, o.child_workflow_id

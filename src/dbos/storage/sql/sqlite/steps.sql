@@ -3,7 +3,7 @@
 
 -- name: record_steps
 -- Insert-if-absent, only where the token still owns the workflow: repeating it after a lost answer changes
--- nothing. A count short of the number of records sends each one to `find_steps` for its own verdict.
+-- nothing. A count short of the number of records sends each one to `find_step` for its own verdict.
 INSERT INTO operation_outputs
   (workflow_uuid, function_id, function_name, output, error, child_workflow_id,
    started_at_epoch_ms, completed_at_epoch_ms, serialization, application_name, retention_timestamp)
@@ -12,16 +12,6 @@ SELECT w.workflow_uuid, json_extract(r.value, '$.i'), json_extract(r.value, '$.n
 FROM json_each(?1) AS r
 JOIN workflow_status AS w ON w.workflow_uuid = json_extract(r.value, '$.w') AND w.owner_xid = json_extract(r.value, '$.t')
 WHERE TRUE
-ON CONFLICT (workflow_uuid, function_id) DO NOTHING;
-
--- name: record_step
--- The same for one record, with its fields as parameters: no JSON on the path of a lone step.
-INSERT INTO operation_outputs
-  (workflow_uuid, function_id, function_name, output, error, child_workflow_id,
-   started_at_epoch_ms, completed_at_epoch_ms, serialization, application_name, retention_timestamp)
-SELECT w.workflow_uuid, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12
-FROM workflow_status AS w
-WHERE w.workflow_uuid = ?1 AND w.owner_xid = ?2
 ON CONFLICT (workflow_uuid, function_id) DO NOTHING;
 
 -- name: find_step

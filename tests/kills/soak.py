@@ -1,0 +1,76 @@
+"""Kill worker processes at random for as long as asked.
+
+    python -m tests.kills.soak --minutes 10 [--backend sqlite|postgres] [--seed N]
+
+Without --backend the campaigns alternate between both. One line per minute; the exit code is 1 at the first lost
+workflow, repeated step or wrong outcome, whose files and database are then kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from tests.databases import fresh_postgres_url, fresh_sqlite_url
+from tests.kills.campaign import Campaign
+
+KILLS_PER_CAMPAIGN = 40
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.kills.soak")
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--backend", choices=["sqlite", "postgres"])
+    parser.add_argument("--seed", type=int, default=1, help="of the first campaign; the next ones count up")
+    options = parser.parse_args()
+    backends = itertools.cycle([options.backend] if options.backend else ["sqlite", "postgres"])
+    began = time.monotonic()
+    until = began + options.minutes * 60
+    report_at = began + 60
+    kills = orders = executions = campaigns = 0
+
+    def report() -> None:
+        minutes = (time.monotonic() - began) / 60
+        print(
+            f"{minutes:6.1f} min  {kills:6d} kills  {orders:7d} orders  {executions:8d} step executions  "
+            f"{campaigns:4d} campaigns finished, 0 lost, 0 repeated, 0 wrong",
+            flush=True,
+        )
+
+    for seed in itertools.count(options.seed):
+        backend = next(backends)
+        directory = Path(tempfile.mkdtemp(prefix="dbos-soak-"))
+        url = fresh_sqlite_url(directory) if backend == "sqlite" else fresh_postgres_url()
+        campaign = Campaign(url, directory, seed)
+        try:
+            for _ in range(KILLS_PER_CAMPAIGN):
+                campaign.kill_once()
+                kills += 1
+                if time.monotonic() >= report_at:
+                    report()
+                    report_at += 60
+                if time.monotonic() >= until:
+                    break
+            campaign.finish()
+        except AssertionError as error:
+            print(f"FAILED on {backend}, seed {seed}, after {campaign.kills} kills of the campaign: {error}")
+            print(f"Side log, output and SQLite file are in {directory}")
+            return 1
+        finally:
+            campaign.close()
+        orders += campaign.orders
+        executions += campaign.executions
+        campaigns += 1
+        shutil.rmtree(directory, ignore_errors=True)
+        if time.monotonic() >= until:
+            break
+    report()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,223 @@
+"""An application under load, to be killed, paused and cut off from its database.
+
+    python worker.py <database url> <side log> <executor id>
+
+It imports, then waits for one JSON command on its standard input, so a spare process is ready at once:
+
+    {"action": "load", "first": 0, "count": 8}        launch, start that many orders, work until killed
+    {"action": "run", "first": 0, "count": 8, "rounds": 20}
+                                                      launch, run long orders, print their outcomes
+    {"action": "finish", "ids": [...]}                launch, wait for workflows, print their outcomes
+    {"action": "pause", "id": "...", "kind": "sync"}  launch, run a workflow that pauses this process in a step
+
+Every step body notes its execution in the side log, a file outside the database: `<pid> <workflow id> <step id>`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+from dbos import DBOS, SetWorkflowID
+
+URL, LOG, EXECUTOR = sys.argv[1:4]
+PAUSED_STEP = 5
+PAUSING_STEPS = 10
+
+_log = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+_pausing = False
+
+
+def note(what: str) -> None:
+    """One write per line: a process killed in between leaves no half line."""
+    os.write(_log, f"{os.getpid()} {what}\n".encode())
+
+
+def note_step() -> None:
+    note(f"{DBOS.workflow_id} {DBOS.step_id}")
+
+
+def say(message: Any) -> None:
+    print(json.dumps(message), flush=True)
+
+
+# --- the application
+
+
+@DBOS.step()
+def add(left: int, right: int) -> int:
+    note_step()
+    return left + right
+
+
+@DBOS.step()
+async def add_async(left: int, right: int) -> int:
+    note_step()
+    await asyncio.sleep(0)
+    return left + right
+
+
+@DBOS.step()
+def refuse(number: int) -> None:
+    note_step()
+    raise ValueError(f"refused {number}")
+
+
+@DBOS.workflow(max_recovery_attempts=None)
+def double(number: int) -> int:
+    return add(number, number)
+
+
+@DBOS.workflow(max_recovery_attempts=None)
+async def double_async(number: int) -> int:
+    return await add_async(number, number)
+
+
+@DBOS.workflow(max_recovery_attempts=None)
+def order(number: int) -> int:
+    total = add(number, 1)
+    DBOS.sleep(0.01)
+    handle = DBOS.start_workflow(double_async, total)
+    total = add(total, double(number))
+    try:
+        refuse(number)
+    except ValueError:
+        total = add(total, 1)
+    total += handle.get_result()
+    if number % 7 == 0:
+        raise ValueError(f"no order {number}, total {total}")
+    return total
+
+
+@DBOS.workflow(max_recovery_attempts=None)
+async def order_async(number: int) -> int:
+    total = await add_async(number, 1)
+    await DBOS.sleep_async(0.01)
+    handle = await DBOS.start_workflow_async(double, total)
+    total = await add_async(total, await double_async(number))
+    try:
+        refuse(number)
+    except ValueError:
+        total = await add_async(total, 1)
+    total += await handle.get_result()
+    if number % 7 == 0:
+        raise ValueError(f"no order {number}, total {total}")
+    return total
+
+
+@DBOS.workflow(max_recovery_attempts=None)
+def long_order(number: int, rounds: int) -> int:
+    total = number
+    for i in range(rounds):
+        total = add(total, i)
+        DBOS.sleep(0.01)
+    return add(total, double(number))
+
+
+@DBOS.workflow(max_recovery_attempts=None)
+async def long_order_async(number: int, rounds: int) -> int:
+    total = number
+    for i in range(rounds):
+        total = await add_async(total, i)
+        await DBOS.sleep_async(0.01)
+    return await add_async(total, await double_async(number))
+
+
+@DBOS.step()
+def maybe_pause(i: int) -> int:
+    note_step()
+    if _pausing and i == PAUSED_STEP:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return i
+
+
+@DBOS.step()
+async def maybe_pause_async(i: int) -> int:
+    return int(maybe_pause.__wrapped__(i))  # type: ignore[attr-defined]
+
+
+@DBOS.workflow()
+def pausing() -> str:
+    total = sum(maybe_pause(i) for i in range(1, PAUSING_STEPS + 1))
+    return f"{total} from process {os.getpid()}"
+
+
+@DBOS.workflow()
+async def pausing_async() -> str:
+    total = 0
+    for i in range(1, PAUSING_STEPS + 1):
+        total += await maybe_pause_async(i)
+    return f"{total} from process {os.getpid()}"
+
+
+# --- the commands
+
+
+def outcome(workflow_id: str) -> list[Any]:
+    try:
+        return ["SUCCESS", DBOS.retrieve_workflow(workflow_id).get_result()]
+    except Exception as error:
+        return ["ERROR", type(error).__name__, str(error)]
+
+
+async def load(first: int, count: int) -> None:
+    for number in range(first, first + count):
+        with SetWorkflowID(f"order-{number}"):
+            await DBOS.start_workflow_async(order_async if number % 2 else order, number)
+        note(f"started order-{number}")
+    await asyncio.Event().wait()
+
+
+async def run(first: int, count: int, rounds: int) -> dict[str, list[Any]]:
+    for number in range(first, first + count):
+        with SetWorkflowID(f"long-{number}"):
+            await DBOS.start_workflow_async(long_order_async if number % 2 else long_order, number, rounds)
+    say("started")
+    ids = [f"long-{number}" for number in range(first, first + count)]
+    outcomes = await asyncio.gather(*(asyncio.to_thread(outcome, workflow_id) for workflow_id in ids))
+    return dict(zip(ids, outcomes, strict=True))
+
+
+def pause(workflow_id: str, kind: str) -> list[Any]:
+    global _pausing
+    _pausing = True
+    with SetWorkflowID(workflow_id):
+        DBOS.start_workflow(pausing_async if kind == "async" else pausing)
+    return outcome(workflow_id)
+
+
+def main() -> None:
+    DBOS(
+        config={
+            "name": "kills",
+            "application_version": "v1",
+            "executor_id": EXECUTOR,
+            "log_level": "WARNING",
+            "system_database_url": URL,
+        }
+    )
+    say("ready")
+    line = sys.stdin.readline()
+    if not line:
+        return
+    command = json.loads(line)
+    action = command.pop("action")
+    DBOS.launch()
+    say("launched")
+    if action == "load":
+        asyncio.run(load(**command))
+    elif action == "run":
+        say(asyncio.run(run(**command)))
+    elif action == "finish":
+        say({workflow_id: outcome(workflow_id) for workflow_id in command["ids"]})
+    elif action == "pause":
+        say({command["id"]: pause(command["id"], command["kind"])})
+    DBOS.destroy()
+
+
+if __name__ == "__main__":
+    main()
