@@ -57,3 +57,12 @@ def _no_application_is_left() -> Iterator[None]:
     launched = instance is not None and instance.engine is not None
     DBOS.destroy(destroy_registry=True)
     assert not launched, "the test has left a launched DBOS behind; call DBOS.destroy(destroy_registry=True)"
+
+
+@pytest.fixture
+def dbos_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Lets `caplog` see what the library logs; its logger does not propagate."""
+    logger = DBOS.logger
+    logger.addHandler(caplog.handler)
+    yield
+    logger.removeHandler(caplog.handler)

@@ -1,7 +1,7 @@
 """The public surface equals that of API level 3.4.0, as far as it exists (01 section 1, 02 R1).
 
-`data/surface-3.4.0.json` lists names, parameters and defaults. NOT_YET says what is missing; it has to be exact,
-so whoever adds a name takes it off the list.
+`data/surface-3.4.0.json` lists names, parameters and defaults. The lists of what is missing below have to be
+exact, so whoever adds a name takes it off.
 """
 
 from __future__ import annotations

@@ -40,10 +40,7 @@ class Campaign:
         self._next_number = 0
         self.kills = 0
         self.caught = 0
-
-    @property
-    def orders(self) -> int:
-        return self._next_number
+        self.orders = 0
 
     @property
     def executions(self) -> int:
@@ -85,6 +82,7 @@ class Campaign:
         assert not wrong, f"wrong outcomes: {wrong}"
         assert list(outcomes) == orders
         self._check_rows(orders)
+        self.orders = len(orders)
 
     def close(self) -> None:
         self._spare.kill()

@@ -9,7 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +43,12 @@ class SideLog:
         """The workflows whose start had been reported to the application."""
         return {which for _, what, which in self.lines() if what == "started"}
 
+    def wait_until_started(self, workflow_ids: Iterable[str]) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while missing := set(workflow_ids) - self.started():
+            assert time.monotonic() < deadline, f"not started: {sorted(missing)}"
+            time.sleep(0.01)
+
     def executions(self) -> list[tuple[int, Step]]:
         """(process id, step) for each execution of a step body, in order."""
         return [(pid, (what, int(which))) for pid, what, which in self.lines() if what != "started"]
@@ -50,11 +57,11 @@ class SideLog:
 class Worker:
     """A process of `worker.py`; killed when the block ends, if it has not ended by itself."""
 
-    def __init__(self, url: str, log: SideLog, *, executor: str = "worker") -> None:
+    def __init__(self, url: str, log: SideLog, *, executor: str = "worker", lock_wait_seconds: float = 30) -> None:
         self._errors = log.path.with_suffix(".stderr")
         with self._errors.open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, str(WORKER), url, str(log.path), executor],
+                [sys.executable, str(WORKER), url, str(log.path), executor, str(lock_wait_seconds)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

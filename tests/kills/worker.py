@@ -1,6 +1,6 @@
 """An application under load, to be killed, paused and cut off from its database.
 
-    python worker.py <database url> <side log> <executor id>
+    python worker.py <database url> <side log> <executor id> [<seconds to wait for a SQLite lock>]
 
 It imports, then waits for one JSON command on its standard input, so a spare process is ready at once:
 
@@ -8,7 +8,8 @@ It imports, then waits for one JSON command on its standard input, so a spare pr
     {"action": "run", "first": 0, "count": 8, "rounds": 20}
                                                       launch, run long orders, print their outcomes
     {"action": "finish", "ids": [...]}                launch, wait for workflows, print their outcomes
-    {"action": "pause", "id": "...", "kind": "sync"}  launch, run a workflow that pauses this process in a step
+    {"action": "pause", "id": "...", "kind": "sync", "steps": 10, "at": 5}
+                                                      launch, run a workflow that pauses this process in a step
 
 Every step body notes its execution in the side log, a file outside the database: `<pid> <workflow id> <step id>`.
 """
@@ -23,13 +24,15 @@ import sys
 from typing import Any
 
 from dbos import DBOS, SetWorkflowID
+from dbos.storage import migrate_sqlite
 
 URL, LOG, EXECUTOR = sys.argv[1:4]
-PAUSED_STEP = 5
-PAUSING_STEPS = 10
+if len(sys.argv) > 4:
+    migrate_sqlite.LOCK_WAIT_SECONDS = float(sys.argv[4])
 
 _log = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-_pausing = False
+# The step in which this process pauses; None in every process that is not to pause.
+_pause_at: int | None = None
 
 
 def note(what: str) -> None:
@@ -127,30 +130,36 @@ async def long_order_async(number: int, rounds: int) -> int:
     return await add_async(total, await double_async(number))
 
 
-@DBOS.step()
-def maybe_pause(i: int) -> int:
+def add_and_maybe_pause(total: int, i: int) -> int:
     note_step()
-    if _pausing and i == PAUSED_STEP:
+    if i == _pause_at:
         os.kill(os.getpid(), signal.SIGSTOP)
-    return i
+    return total + i
 
 
 @DBOS.step()
-async def maybe_pause_async(i: int) -> int:
-    return int(maybe_pause.__wrapped__(i))  # type: ignore[attr-defined]
+def pausing_step(total: int, i: int) -> int:
+    return add_and_maybe_pause(total, i)
+
+
+@DBOS.step()
+async def pausing_step_async(total: int, i: int) -> int:
+    return add_and_maybe_pause(total, i)
 
 
 @DBOS.workflow()
-def pausing() -> str:
-    total = sum(maybe_pause(i) for i in range(1, PAUSING_STEPS + 1))
+def pausing(steps: int) -> str:
+    total = 0
+    for i in range(1, steps + 1):
+        total = pausing_step(total, i)
     return f"{total} from process {os.getpid()}"
 
 
 @DBOS.workflow()
-async def pausing_async() -> str:
+async def pausing_async(steps: int) -> str:
     total = 0
-    for i in range(1, PAUSING_STEPS + 1):
-        total += await maybe_pause_async(i)
+    for i in range(1, steps + 1):
+        total = await pausing_step_async(total, i)
     return f"{total} from process {os.getpid()}"
 
 
@@ -182,12 +191,15 @@ async def run(first: int, count: int, rounds: int) -> dict[str, list[Any]]:
     return dict(zip(ids, outcomes, strict=True))
 
 
-def pause(workflow_id: str, kind: str) -> list[Any]:
-    global _pausing
-    _pausing = True
+def pause(workflow_id: str, kind: str, steps: int, at: int) -> list[Any]:
+    global _pause_at
+    _pause_at = at
     with SetWorkflowID(workflow_id):
-        DBOS.start_workflow(pausing_async if kind == "async" else pausing)
-    return outcome(workflow_id)
+        handle: Any = DBOS.start_workflow(pausing_async if kind == "async" else pausing, steps)
+    try:
+        return ["SUCCESS", handle.get_result()]
+    except Exception as error:
+        return ["ERROR", type(error).__name__, str(error)]
 
 
 def main() -> None:
@@ -215,7 +227,8 @@ def main() -> None:
     elif action == "finish":
         say({workflow_id: outcome(workflow_id) for workflow_id in command["ids"]})
     elif action == "pause":
-        say({command["id"]: pause(command["id"], command["kind"])})
+        workflow_id = command.pop("id")
+        say({workflow_id: pause(workflow_id, **command)})
     DBOS.destroy()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 from ..engine.context import current_context, current_execution
-from ..engine.registry import TEMPORARY_PREFIX, FunctionInfo, ValidateArgs, WorkflowInfo
+from ..engine.registry import TEMPORARY_PREFIX, FunctionInfo, Registry, ValidateArgs, WorkflowInfo
 from ..engine.steps import StepSpec, step_plan
 from ..engine.workflows import Target, call_plan, check_roles
 from ..error import DBOSException, DBOSWorkflowFunctionNotFoundError
@@ -93,7 +93,7 @@ def workflow(
         else:
             info.validate_args = validate_args
         registry.register_workflow(info)
-        wrapper = _workflow_wrapper(info, function)
+        wrapper = _workflow_wrapper(info, function, registry)
         setattr(wrapper, WORKFLOW_ATTRIBUTE, info)
         setattr(wrapper, FUNCTION_ATTRIBUTE, info)
         return wrapper
@@ -101,11 +101,12 @@ def workflow(
     return decorate
 
 
-def _workflow_wrapper(info: WorkflowInfo, function: Callable[P, R]) -> Callable[P, R]:
+def _workflow_wrapper(info: WorkflowInfo, function: Callable[P, R], registry: Registry) -> Callable[P, R]:
     if info.is_async:
 
         @functools.wraps(function)
         async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            _check_registry(info, registry)
             engine = _engine_for_call("Executor")
             return await run_async(engine, call_plan(engine, make_target(info, function, args, kwargs)))
 
@@ -113,11 +114,20 @@ def _workflow_wrapper(info: WorkflowInfo, function: Callable[P, R]) -> Callable[
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        _check_registry(info, registry)
         engine = _engine_for_call("System database")
         result: R = run(engine, call_plan(engine, make_target(info, function, args, kwargs)))
         return result
 
     return call
+
+
+def _check_registry(info: WorkflowInfo, registry: Registry) -> None:
+    if registry is not state.registry:
+        raise DBOSException(
+            f"Workflow {info.name!r} was decorated before DBOS.destroy(destroy_registry=True), so recovery could not "
+            f"find it any more. Decorate the function again."
+        )
 
 
 def _engine_for_call(accessed: str) -> Any:

@@ -138,13 +138,16 @@ class Journal:
         while self._pending_bytes + entry.size > self._max_pending_bytes and self._pending_bytes > 0:
             self._report_pressure()
             await asyncio.sleep(0.005)
-        # Everything that becomes ready in this turn of the loop goes to the writer together.
+        # An idle writer gets the record at once; while it is busy, everything that becomes ready in this turn of the
+        # loop goes to it together.
         buffer = self._buffers.get(loop)
         if buffer is None:
             buffer = self._buffers[loop] = []
         if not buffer:
             loop.call_soon(self._flush, loop)
         buffer.append(entry)
+        if not self._leading:
+            self._flush(loop)
         await entry.future
         return entry.result()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from concurrent.futures import CancelledError as FutureCancelledError
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,9 @@ def step_plan(
             value = yield from _attempts(execution, step_id, spec, function, args, kwargs)
         else:
             value = yield Call(function, args, kwargs, spec.is_async, spec.in_thread)
+    except FutureCancelledError:
+        # An event loop was shut down under the body: like a crash, never recorded (02 R259).
+        raise
     except Exception as error:
         failure = error
     finally:
@@ -155,6 +159,8 @@ def _attempts(
             context.step_status = StepStatus(step_id, attempt, attempts)
         try:
             return (yield from _attempt(execution, spec, function, args, kwargs))
+        except FutureCancelledError:
+            raise
         except Exception as error:
             if not spec.retries_allowed:
                 raise

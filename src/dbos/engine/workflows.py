@@ -18,6 +18,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable
+from concurrent.futures import CancelledError as FutureCancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,10 +101,13 @@ def new_id() -> str:
 # --- starting
 
 
-def start_plan(engine: Engine, target: Target, *, step_id: int | None = None) -> Plan[Started]:
+def start_plan(
+    engine: Engine, target: Target, *, step_id: int | None = None, direct: bool = False
+) -> Plan[Started]:
     """Write a new workflow, as a child when called from workflow code; or find the existing one.
 
-    `step_id` is the id of the start in the parent, when the caller has drawn it already.
+    `step_id` is the id of the start in the parent, when the caller has drawn it already. `direct` marks a call, which
+    ignores the ambient application version.
     """
     context = current_context() or Context()
     parent = context.execution
@@ -141,6 +145,8 @@ def start_plan(engine: Engine, target: Target, *, step_id: int | None = None) ->
         workflow_id = new_id()
     policy = assigned.reuse_policy if assigned is not None else None
     record, identity = _start_record(engine, target, workflow_id, context, parent)
+    if direct:
+        record.application_version = engine.application_version
     if parent is not None:
         assert step_id is not None
         record.parent = ParentStep(
@@ -259,7 +265,7 @@ def _start_record(
         authenticated_user=identity.user,
         authenticated_roles=json.dumps(identity.roles) if identity.roles else None,
         assumed_role=identity.assumed_role,
-        attributes=json.dumps(options.attributes) if options.attributes else None,
+        attributes=json.dumps(options.attributes or None),
     )
     for what, text in (
         ("workflow id", workflow_id),
@@ -288,13 +294,13 @@ def call_plan(engine: Engine, target: Target) -> Plan[Any]:
     parent = context.execution if context is not None and context.step_status is None else None
     check_roles(target.info, context.identity if context is not None else None)
     if parent is None:
-        started = yield from start_plan(engine, target)
+        started = yield from start_plan(engine, target, direct=True)
         return (yield from _execute_or_wait(engine, started, target, None))
     started_at_ms = engine.clock.now_ms()
     start_id, result_id = parent.draw(), parent.draw()
     child_id = None
     try:
-        started = yield from start_plan(engine, target, step_id=start_id)
+        started = yield from start_plan(engine, target, step_id=start_id, direct=True)
         child_id = started.workflow_id
         recorded = yield from recorded_value(parent, result_id, GET_RESULT, child_id)
         if recorded is not None:
@@ -359,6 +365,9 @@ def execute_plan(execution: Execution, target: Target, identity: Identity | None
     except (DBOSWorkflowConflictIDError, DBOSWorkflowCancelledError) as error:
         execution.stop(error)
         lost = True
+    except FutureCancelledError:
+        # An event loop was shut down under the body: like a crash, never an outcome (02 R259).
+        raise
     except Exception as error:
         failure = error
     finally:

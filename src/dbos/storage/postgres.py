@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .database import Row, Work
@@ -74,7 +75,7 @@ class PostgresConnections:
         self._others_listen = False
         self._journal_lock = threading.Lock()
         self._journal_pid = 0
-        self._stop_listening = socket.socketpair()
+        self._stop_listening: socket.socket | None = None
         self._closed = False
         self._pool: psycopg_pool.ConnectionPool[Any] = psycopg_pool.ConnectionPool(
             conninfo,
@@ -158,8 +159,10 @@ class PostgresConnections:
 
     def _pass_on(self, connection: psycopg.Connection[Any], handle: Callable[[str, list[str]], None]) -> None:
         own = connection.info.backend_pid
-        stop, _ = self._stop_listening
-        with selectors.DefaultSelector() as selector:
+        stop, wake = socket.socketpair()
+        with stop, wake, selectors.DefaultSelector() as selector:
+            # Set before `_closed` is looked at: `close` sets them in the other order.
+            self._stop_listening = wake
             selector.register(connection.fileno(), selectors.EVENT_READ)
             selector.register(stop, selectors.EVENT_READ)
             while not self._closed:
@@ -184,7 +187,10 @@ class PostgresConnections:
 
     def close(self) -> None:
         self._closed = True
-        self._stop_listening[1].send(b"x")
+        wake = self._stop_listening
+        if wake is not None:
+            with suppress(OSError):  # the listener has ended by itself
+                wake.send(b"x")
         self._pool.close(timeout=2)
         with self._journal_lock:
             if self._journal is not None:

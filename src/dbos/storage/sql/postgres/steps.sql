@@ -5,20 +5,20 @@
 -- Locks the workflow rows in id order, so a hand-over cannot land between check and write and two processes
 -- cannot deadlock. Insert-if-absent, only where the token still owns the workflow: repeating it after a lost
 -- answer changes nothing. A count short of the number of records sends each one to `find_step`.
-WITH input AS MATERIALIZED (
-  SELECT * FROM json_to_recordset($1::json)
-    AS r (w text, t text, i int4, n text, o text, e text, z text, b int8, f int8, a text, c text)
-), owned AS MATERIALIZED (
-  SELECT workflow_uuid, owner_xid FROM {schema}.workflow_status
-  WHERE workflow_uuid IN (SELECT w FROM input)
-  ORDER BY workflow_uuid
-  FOR NO KEY UPDATE
-)
+-- LATERAL makes each look a search by primary key, whatever the planner believes of the table's size.
 INSERT INTO {schema}.operation_outputs
   (workflow_uuid, function_id, function_name, output, error, child_workflow_id,
    started_at_epoch_ms, completed_at_epoch_ms, serialization, application_name, retention_timestamp)
 SELECT w, i, n, o, e, c, b, f, z, a, $2::int8
-FROM input JOIN owned ON owned.workflow_uuid = w AND owned.owner_xid = t
+FROM (
+  SELECT * FROM json_to_recordset($1::json)
+    AS r (w text, t text, i int4, n text, o text, e text, z text, b int8, f int8, a text, c text)
+  ORDER BY w
+) AS input
+CROSS JOIN LATERAL (
+  SELECT owner_xid FROM {schema}.workflow_status WHERE workflow_uuid = input.w FOR NO KEY UPDATE
+) AS owned
+WHERE owned.owner_xid = input.t
 ON CONFLICT (workflow_uuid, function_id) DO NOTHING;
 
 -- name: find_step

@@ -4,6 +4,10 @@
 -- of a child start also p parent, pt its owner token, i step id, b began, f finished, rj reject an existing one.
 -- $2 is the process's clock in ms; status times of this table come from the database clock.
 
+-- Plans must not depend on how large the planner believes a table to be, since it may have been empty a moment ago.
+-- So rows are found by primary key (LATERAL, = ANY), and what belongs to them comes from a jsonb object by key: a join
+-- of two lists of a batch would compare each with each.
+
 -- name: start_workflows
 -- Insert-if-absent. The inputs follow only the row whose creator token is ours, so a refused start leaves no input
 -- and a repeated one finds its own row.
@@ -11,6 +15,8 @@ WITH input AS MATERIALIZED (
   SELECT * FROM json_to_recordset($1::json)
     AS r (w text, s text, n text, cn text, gn text, "in" text, z text, ct text, ot text, x text, v text, ai text,
           a text, r int8, "to" int8, dl int8, u text, ro text, ar text, at text)
+), inputs AS MATERIALIZED (
+  SELECT jsonb_object_agg(ct, "in") AS by_token FROM input
 ), started AS (
   INSERT INTO {schema}.workflow_status
     (workflow_uuid, status, name, class_name, config_name, serialization, creator_xid, owner_xid, executor_id,
@@ -21,7 +27,7 @@ WITH input AS MATERIALIZED (
   RETURNING workflow_uuid, creator_xid
 )
 INSERT INTO {schema}.workflow_input (workflow_uuid, inputs, retention_timestamp)
-SELECT w, "in", $2::int8 FROM input JOIN started ON started.workflow_uuid = w AND started.creator_xid = ct
+SELECT workflow_uuid, (SELECT by_token FROM inputs) ->> creator_xid, $2::int8 FROM started
 ON CONFLICT (workflow_uuid) DO NOTHING;
 
 -- name: start_children
@@ -31,11 +37,9 @@ WITH input AS MATERIALIZED (
   SELECT * FROM json_to_recordset($1::json)
     AS r (w text, s text, n text, cn text, gn text, "in" text, z text, ct text, ot text, x text, v text, ai text,
           a text, r int8, "to" int8, dl int8, u text, ro text, ar text, at text, p text, pt text)
-), owned AS MATERIALIZED (
-  SELECT workflow_uuid, owner_xid FROM {schema}.workflow_status
-  WHERE workflow_uuid IN (SELECT p FROM input)
-  ORDER BY workflow_uuid
-  FOR NO KEY UPDATE
+  ORDER BY p, w
+), inputs AS MATERIALIZED (
+  SELECT jsonb_object_agg(ct, "in") AS by_token FROM input
 ), started AS (
   INSERT INTO {schema}.workflow_status
     (workflow_uuid, status, name, class_name, config_name, serialization, creator_xid, owner_xid, executor_id,
@@ -43,13 +47,16 @@ WITH input AS MATERIALIZED (
      workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes,
      parent_workflow_id)
   SELECT w, s, n, cn, gn, z, ct, ot, x, v, ai, a, r, "to", dl, u, ro, ar, at::jsonb, p
-  FROM input JOIN owned ON owned.workflow_uuid = p AND owned.owner_xid = pt
-  ORDER BY w
+  FROM input
+  CROSS JOIN LATERAL (
+    SELECT owner_xid FROM {schema}.workflow_status WHERE workflow_uuid = input.p FOR NO KEY UPDATE
+  ) AS owned
+  WHERE owned.owner_xid = input.pt
   ON CONFLICT (workflow_uuid) DO NOTHING
   RETURNING workflow_uuid, creator_xid
 )
 INSERT INTO {schema}.workflow_input (workflow_uuid, inputs, retention_timestamp)
-SELECT w, "in", $2::int8 FROM input JOIN started ON started.workflow_uuid = w AND started.creator_xid = ct
+SELECT workflow_uuid, (SELECT by_token FROM inputs) ->> creator_xid, $2::int8 FROM started
 ON CONFLICT (workflow_uuid) DO NOTHING;
 
 -- name: record_child_starts
@@ -58,12 +65,17 @@ ON CONFLICT (workflow_uuid) DO NOTHING;
 INSERT INTO {schema}.operation_outputs
   (workflow_uuid, function_id, function_name, child_workflow_id,
    started_at_epoch_ms, completed_at_epoch_ms, application_name, retention_timestamp)
-SELECT parent.workflow_uuid, r.i, r.n, child.workflow_uuid, r.b, r.f, r.a, $2::int8
+SELECT r.p, r.i, r.n, r.w, r.b, r.f, r.a, $2::int8
 FROM json_to_recordset($1::json)
   AS r (w text, n text, cn text, gn text, ct text, a text, p text, pt text, i int4, b int8, f int8, rj boolean)
-JOIN {schema}.workflow_status AS parent ON parent.workflow_uuid = r.p AND parent.owner_xid = r.pt
-JOIN {schema}.workflow_status AS child ON child.workflow_uuid = r.w
-WHERE child.name IS NOT DISTINCT FROM r.n AND child.class_name IS NOT DISTINCT FROM r.cn
+CROSS JOIN LATERAL (
+  SELECT owner_xid FROM {schema}.workflow_status WHERE workflow_uuid = r.p OFFSET 0
+) AS parent
+CROSS JOIN LATERAL (
+  SELECT name, class_name, config_name, creator_xid FROM {schema}.workflow_status WHERE workflow_uuid = r.w OFFSET 0
+) AS child
+WHERE parent.owner_xid = r.pt
+  AND child.name IS NOT DISTINCT FROM r.n AND child.class_name IS NOT DISTINCT FROM r.cn
   AND child.config_name IS NOT DISTINCT FROM r.gn
   AND (child.creator_xid = r.ct OR NOT r.rj)
 ON CONFLICT (workflow_uuid, function_id) DO NOTHING;
@@ -74,20 +86,28 @@ SELECT status, name, class_name, config_name, queue_name, serialization, creator
 FROM {schema}.workflow_status WHERE workflow_uuid = $1::text;
 
 -- name: finish_workflows
--- The outcome, only while the row is PENDING and owned by this execution; output and status in one statement.
-WITH input AS MATERIALIZED (
-  SELECT * FROM json_to_recordset($1::json) AS r (w text, t text, s text, o text, e text)
+-- The outcome, only while the row is PENDING and owned by this execution; locked in id order, so that nothing changes
+-- between the look and the update.
+WITH owned AS MATERIALIZED (
+  SELECT w, s, o, e
+  FROM (
+    SELECT * FROM json_to_recordset($1::json) AS r (w text, t text, s text, o text, e text) ORDER BY w
+  ) AS input
+  CROSS JOIN LATERAL (
+    SELECT owner_xid, status FROM {schema}.workflow_status WHERE workflow_uuid = input.w FOR NO KEY UPDATE
+  ) AS locked
+  -- An expression, so that the partial index on PENDING cannot look cheaper than the primary key.
+  WHERE locked.owner_xid = input.t AND locked.status || '' = 'PENDING'
 ), finished AS (
-  UPDATE {schema}.workflow_status AS ws
-  SET status = s, owner_xid = NULL, deduplication_id = NULL,
+  UPDATE {schema}.workflow_status
+  SET status = (SELECT jsonb_object_agg(w, s) FROM owned) ->> workflow_uuid,
+      owner_xid = NULL, deduplication_id = NULL,
       updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint,
       completed_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint
-  FROM input
-  WHERE ws.workflow_uuid = w AND ws.status = 'PENDING' AND ws.owner_xid = t
-  RETURNING ws.workflow_uuid
+  WHERE workflow_uuid = ANY (ARRAY(SELECT w FROM owned))
 )
 INSERT INTO {schema}.workflow_output (workflow_uuid, output, error, retention_timestamp)
-SELECT w, o, e, $2::int8 FROM input JOIN finished ON finished.workflow_uuid = w
+SELECT w, o, e, $2::int8 FROM owned
 ON CONFLICT (workflow_uuid) DO UPDATE SET output = excluded.output, error = excluded.error;
 
 -- name: find_outcomes

@@ -1,0 +1,95 @@
+"""The system database of a simulated world: the real SQL on SQLite in memory, watched by triggers."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from dbos.records import Record, StepCompleted, WorkflowFinished
+from dbos.storage.database import SqlStore
+from dbos.storage.migrate import connect_sqlite, migrate_sqlite
+from dbos.storage.sqlite import SqliteConnections
+
+# What must never happen, noticed by the database itself.
+_TRIGGERS = """
+CREATE TABLE violations (text TEXT);
+CREATE TRIGGER step_changed BEFORE UPDATE ON operation_outputs BEGIN
+  INSERT INTO violations VALUES ('step ' || OLD.function_id || ' of ' || OLD.workflow_uuid || ' was changed');
+END;
+CREATE TRIGGER step_deleted BEFORE DELETE ON operation_outputs BEGIN
+  INSERT INTO violations VALUES ('step ' || OLD.function_id || ' of ' || OLD.workflow_uuid || ' was deleted');
+END;
+CREATE TRIGGER outcome_changed BEFORE UPDATE OF status ON workflow_status
+WHEN OLD.status IN ('SUCCESS', 'ERROR') BEGIN
+  INSERT INTO violations VALUES ('the outcome of ' || OLD.workflow_uuid || ' was ' || OLD.status || ', then ' || NEW.status);
+END;
+CREATE TRIGGER output_changed BEFORE UPDATE ON workflow_output
+WHEN (SELECT status FROM workflow_status AS w WHERE w.workflow_uuid = OLD.workflow_uuid) IN ('SUCCESS', 'ERROR') BEGIN
+  INSERT INTO violations VALUES ('the output of ' || OLD.workflow_uuid || ' was replaced');
+END;
+"""
+
+
+@lru_cache(maxsize=1)
+def _template() -> sqlite3.Connection:
+    connection = connect_sqlite(":memory:", check_same_thread=False)
+    migrate_sqlite(connection)
+    connection.executescript(_TRIGGERS)
+    return connection
+
+
+class SimulatedDatabase:
+    """One database, shared by all processes of a world; outlives each of them."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self.connection = connect_sqlite(":memory:", check_same_thread=False)
+        _template().backup(self.connection)
+        connections = SqliteConnections(":memory:", self.connection)
+        connections.now_ms = now_ms  # type: ignore[method-assign]
+        self.store = SqlStore(connections)
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        return self.connection.execute(sql, parameters).fetchall()
+
+    def owner(self, workflow_id: str) -> str | None:
+        rows = self.rows("SELECT owner_xid FROM workflow_status WHERE workflow_uuid = ?", workflow_id)
+        return rows[0][0] if rows else None
+
+    def has_step(self, workflow_id: str, step_id: int) -> bool:
+        sql = "SELECT 1 FROM operation_outputs WHERE workflow_uuid = ? AND function_id = ?"
+        return bool(self.rows(sql, workflow_id, step_id))
+
+    def unfinished(self) -> list[str]:
+        sql = "SELECT workflow_uuid FROM workflow_status WHERE status IN ('PENDING', 'ENQUEUED', 'DELAYED')"
+        return [row[0] for row in self.rows(sql)]
+
+    def may_write(self, record: Record) -> bool:
+        """Whether the execution behind a record owns its workflow now."""
+        if isinstance(record, (StepCompleted, WorkflowFinished)):
+            return self.owner(record.workflow_id) == record.owner_token
+        if record.parent is None:
+            return True
+        return self.owner(record.parent.workflow_id) == record.parent.owner_token
+
+    def trace(self, record: Record) -> Any:
+        """What a record could change, to compare before and after a commit that must not change it."""
+        if isinstance(record, StepCompleted):
+            return self.rows(
+                "SELECT * FROM operation_outputs WHERE workflow_uuid = ? AND function_id = ?",
+                record.workflow_id,
+                record.step_id,
+            )
+        outcome = self.rows(
+            "SELECT w.status, w.owner_xid, o.output, o.error FROM workflow_status AS w "
+            "LEFT JOIN workflow_output AS o USING (workflow_uuid) WHERE w.workflow_uuid = ?",
+            record.workflow_id,
+        )
+        if isinstance(record, WorkflowFinished) or record.parent is None:
+            return outcome
+        parent = record.parent
+        return outcome, self.has_step(parent.workflow_id, parent.step_id)

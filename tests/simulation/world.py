@@ -1,0 +1,309 @@
+"""A simulated world: one database, one process after the other (or beside it), and what is observed of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
+from dbos.api.runtime import state
+from dbos.config import resolve
+from dbos.engine.context import Context
+from dbos.engine.engine import Engine
+from dbos.engine.registry import Registry
+
+from .database import SimulatedDatabase
+from .faults import Faults
+from .process import Process, SimulatedCrash, process_here
+from .virtual import VirtualLoop
+
+_settings = None
+
+
+def _shared_settings() -> Any:
+    global _settings
+    if _settings is None:
+        _settings = resolve({"name": "simulated", "system_database_url": "sqlite:///unused.sqlite"})
+    return _settings
+
+
+@dataclass(frozen=True)
+class Root:
+    """A workflow that a client starts: its function by registered name, its id and arguments."""
+
+    name: str
+    workflow_id: str
+    args: tuple[Any, ...] = ()
+    in_background: bool = False
+    timeout_seconds: float | None = None
+
+
+@dataclass
+class Scenario:
+    """Workflows and who starts them.
+
+    `define` decorates the functions, for each version of the code; a process started after a crash has the next
+    version. Values of the steps named in `unstable_steps` depend on time or order and are not compared.
+    """
+
+    name: str
+    define: Callable[[int], dict[str, Callable[..., Any]]]
+    roots: list[Root]
+    expected: dict[str, Any]
+    versions: int = 1
+    unstable_steps: frozenset[str] = frozenset({"DBOS.sleep"})
+    resumes: int = 0
+    _built: dict[int, tuple[Registry, dict[str, Callable[..., Any]]]] = field(default_factory=dict)
+
+    def build(self, version: int) -> tuple[Registry, dict[str, Callable[..., Any]]]:
+        """The registry of one version of the code, and its functions by name."""
+        version = min(version, self.versions - 1)
+        if version not in self._built:
+            previous, state.registry = state.registry, Registry()
+            try:
+                self._built[version] = (state.registry, self.define(version))
+            finally:
+                state.registry = previous
+        return self._built[version]
+
+
+@dataclass
+class Result:
+    """What a run leaves behind."""
+
+    statuses: dict[str, str]
+    outcomes: dict[str, tuple[Any, ...]]
+    steps: dict[tuple[str, int], tuple[Any, ...]]
+    delivered: dict[str, list[tuple[str, str]]]
+    points: list[str]
+    crashes: int
+    violations: list[str]
+
+
+class World:
+    """Everything a run needs. `run` is used once."""
+
+    def __init__(self, scenario: Scenario, faults: Faults, *, seed: int = 0, first_version: int = 0) -> None:
+        self.scenario = scenario
+        self.faults = faults
+        self.settings = _shared_settings()
+        self.loop = VirtualLoop()
+        self.loop.set_task_factory(_make_task)
+        self.database = SimulatedDatabase(lambda: 1_750_000_000_000 + int(self.loop.seconds * 1000))
+        self.froze = asyncio.Event()
+        self.crashes = 0
+        self.handovers = 0
+        self.points: list[str] = []
+        self.violations: list[str] = []
+        self._version = first_version
+        self._seed = seed
+        self._calls: Counter[tuple[str, int, int]] = Counter()
+        self._delivered: dict[str, list[tuple[str, str]]] = {}
+        self._processes: list[Process] = []
+        self._functions: dict[str, Callable[..., Any]] = {}
+
+    # --- observing
+
+    def count_point(self, label: str) -> int:
+        self.points.append(label)
+        return len(self.points) - 1
+
+    def violate(self, text: str) -> None:
+        self.violations.append(f"{text} (at {self.loop.seconds:.3f} s, point {len(self.points) - 1})")
+
+    def note_call(self, process: Process, context: Context | None) -> None:
+        """User code is about to run: never for a step that this owner has recorded, and not too often."""
+        if context is None or context.execution is None:
+            return
+        execution, status = context.execution, context.step_status
+        workflow_id = execution.workflow_id
+        if status is None:
+            step_id, attempt = 0, 0
+        else:
+            step_id, attempt = status.step_id, status.current_attempt or 0
+            owns = self.database.owner(workflow_id) == execution.owner_token
+            if owns and self.database.has_step(workflow_id, step_id):
+                self.violate(f"step {step_id} of {workflow_id} is recorded and was executed again")
+        key = (workflow_id, step_id, attempt)
+        self._calls[key] += 1
+        if self._calls[key] > 1 + self.crashes + self.handovers + self.scenario.resumes:
+            self.violate(f"{key} was executed {self._calls[key]} times, after {self.crashes} crashes")
+
+    # --- running
+
+    def run(self) -> Result:
+        """From the first start to the end of every workflow, through whatever the faults bring."""
+        return self._run(self._run_to_the_end())
+
+    def run_two(self, takeover_after: float, thaw_after: float) -> Result:
+        """Freeze the first process where the faults say, let a second take over, then let the first go on."""
+        return self._run(self._run_takeover(takeover_after, thaw_after))
+
+    def _run(self, main: Any) -> Result:
+        with _simulated_state(self), _quiet():
+            random.seed(self._seed)
+            try:
+                self.loop.run_until_complete(main)
+                return self._collect()
+            finally:
+                self.loop.run_until_complete(self._end())
+                self.loop.close()
+                self.database.close()
+
+    async def _run_to_the_end(self) -> None:
+        while True:
+            process = self._launch()
+            settled = self.loop.create_task(self._settle([process]))
+            await asyncio.wait([settled, process.died], return_when=asyncio.FIRST_COMPLETED)
+            if not process.dead:
+                await settled
+                return
+            settled.cancel()
+            await process.gone()
+            if self.faults.downtime_seconds:
+                await asyncio.sleep(self.faults.downtime_seconds)
+
+    async def _run_takeover(self, takeover_after: float, thaw_after: float) -> None:
+        first = self._launch()
+        settled = self.loop.create_task(self._settle([first]))
+        froze = self.loop.create_task(self.froze.wait())
+        await asyncio.wait([settled, froze], return_when=asyncio.FIRST_COMPLETED)
+        if settled.done():
+            froze.cancel()
+            await settled
+            return
+        settled.cancel()
+        await asyncio.sleep(takeover_after)
+        self.handovers += 1
+        second = self._launch()
+        await asyncio.sleep(thaw_after)
+        first.thaw()
+        await self._settle([first, second])
+
+    def _launch(self) -> Process:
+        """A new process: it recovers, and the clients ask again for what they asked before."""
+        registry, self._functions = self.scenario.build(self._version)
+        self._version += 1
+        state.registry = registry
+        process = Process(self, len(self._processes), registry)
+        self._processes.append(process)
+        started = process.start()
+        process.clients = [self._start_client(process, started, root) for root in self.scenario.roots]
+        return process
+
+    def _start_client(self, process: Process, started: asyncio.Future[Any], root: Root) -> asyncio.Future[Any]:
+        function = self._functions[root.name]
+        registry, _ = self.scenario.build(self._version - 1)
+        info = registry.workflows.get(root.name)
+
+        async def call() -> Any:
+            await asyncio.wait([started])
+            if info is not None and info.is_async:
+                with SetWorkflowTimeout(root.timeout_seconds), SetWorkflowID(root.workflow_id):
+                    if root.in_background:
+                        handle = await DBOS.start_workflow_async(function, *root.args)
+                        return await handle.get_result()
+                    return await function(*root.args)
+            return await process.spawn(call_blocking)
+
+        def call_blocking() -> Any:
+            with SetWorkflowTimeout(root.timeout_seconds), SetWorkflowID(root.workflow_id):
+                if root.in_background:
+                    return DBOS.start_workflow(function, *root.args).get_result()
+                return function(*root.args)
+
+        async def deliver() -> None:
+            try:
+                outcome = ("value", repr(await call()))
+            except Exception as error:
+                outcome = ("error", f"{type(error).__name__}: {error}")
+            if not process.dead:
+                self._delivered.setdefault(root.workflow_id, []).append(outcome)
+
+        return process.run_task(deliver())
+
+    async def _settle(self, processes: list[Process]) -> None:
+        """Wait until the clients have their answers and no workflow is left unfinished."""
+        await asyncio.wait([client for process in processes for client in process.clients])
+        while self.database.unfinished():
+            await asyncio.sleep(0.5)
+
+    async def _end(self) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            await process.gone()
+        others = asyncio.all_tasks(self.loop) - {asyncio.current_task(self.loop)}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def _collect(self) -> Result:
+        violations = self.violations + [row[0] for row in self.database.rows("SELECT text FROM violations")]
+        statuses = dict(self.database.rows("SELECT workflow_uuid, status FROM workflow_status"))
+        outputs = self.database.rows("SELECT workflow_uuid, output, error FROM workflow_output")
+        steps = self.database.rows(
+            "SELECT workflow_uuid, function_id, function_name, output, error, child_workflow_id FROM operation_outputs"
+        )
+        unstable = self.scenario.unstable_steps
+        return Result(
+            statuses,
+            {row[0]: row[1:] for row in outputs},
+            {(row[0], row[1]): (row[2], row[5]) if row[2] in unstable else row[2:] for row in steps},
+            self._delivered,
+            self.points,
+            self.crashes,
+            violations,
+        )
+
+
+def _make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+    process = process_here.get()
+    if process is not None:
+        process.adopt(task)
+    return task
+
+
+class _Instance:
+    """Stands for the launched application: the one of the simulated process that asks."""
+
+    def __init__(self, world: World) -> None:
+        self.settings = world.settings
+
+    @property
+    def engine(self) -> Engine | None:
+        process = process_here.get()
+        if process is not None and process.dead:
+            raise SimulatedCrash()
+        return None if process is None else process.engine
+
+
+@contextmanager
+def _simulated_state(world: World) -> Iterator[None]:
+    instance, registry = state.instance, state.registry
+    random_state = random.getstate()
+    state.instance = _Instance(world)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        state.instance, state.registry = instance, registry
+        random.setstate(random_state)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Warnings about retries and crashes are expected by the thousand."""
+    logger = logging.getLogger("dbos")
+    level, logger.level = logger.level, logging.CRITICAL
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
