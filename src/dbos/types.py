@@ -7,8 +7,9 @@ column they come from is named where it differs.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Mapping, Sequence, TypedDict
+from typing import Any, Literal, TypedDict
 
 INTERNAL_QUEUE_NAME = "_dbos_internal_queue"
 

@@ -22,7 +22,7 @@ from tests.databases import path_of
 
 WORKER = Path(__file__).with_name("worker.py")
 # Far longer than anything takes on a busy machine; reached only when something hangs.
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 60.0
 
 Step = tuple[str, int]
 

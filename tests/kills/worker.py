@@ -20,6 +20,7 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import sys
 from typing import Any
 
@@ -133,8 +134,21 @@ async def long_order_async(number: int, rounds: int) -> int:
 def add_and_maybe_pause(total: int, i: int) -> int:
     note_step()
     if i == _pause_at:
+        wait_for_idle_sqlite()
         os.kill(os.getpid(), signal.SIGSTOP)
     return total + i
+
+
+def wait_for_idle_sqlite() -> None:
+    """Return when no thread of this process is inside a SQLite transaction.
+
+    A process paused in the middle of one would keep the file locked for everybody, whoever owns which workflow.
+    """
+    if URL.startswith("sqlite"):
+        connection = sqlite3.connect(URL.removeprefix("sqlite:///"), timeout=30, isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("COMMIT")
+        connection.close()
 
 
 @DBOS.step()

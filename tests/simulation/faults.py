@@ -13,6 +13,8 @@ class Faults:
     crash_at: frozenset[int] = frozenset()
     freeze_at: int | None = None
     downtime_seconds: float = 0.0
+    # Nothing takes longer than a few milliseconds.
+    is_punctual = True
 
     def crashes(self, point: int) -> bool:
         return point in self.crash_at
@@ -49,6 +51,7 @@ class SeededFaults(Faults):
     failure_share: float = 0.0
     slow_share: float = 0.0
     rng: random.Random = field(init=False)
+    is_punctual = False
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)

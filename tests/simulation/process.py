@@ -19,11 +19,11 @@ from dbos.engine.context import current_context
 from dbos.engine.drivers import Drivers
 from dbos.engine.engine import Engine
 from dbos.engine.journal import Entry, commit_batch, publish, retry_pauses
-from dbos.engine.plans import Call, Effect, Plan
+from dbos.engine.plans import Call, Commit, Effect, Plan
 from dbos.engine.registry import Registry
 from dbos.engine.signals import Waiter
-from dbos.records import Answer, Record
-from dbos.storage.store import StoreUnavailable
+from dbos.records import Answer, Record, Verdict
+from dbos.storage.store import StoreRefused, StoreUnavailable
 
 from .virtual import Actor, VirtualClock, current_actor
 
@@ -42,6 +42,9 @@ WRITES = {
     "cancel_overdue",
     "resume_workflows",
 }
+
+# The database refuses steps of this name.
+POISON = "poison"
 
 
 class SimulatedCrash(BaseException):
@@ -128,17 +131,18 @@ class Process:
 
     # --- points
 
-    def pass_point(self, label: str) -> None:
-        """Die here, if that is the plan."""
+    def pass_point(self, label: str) -> int:
+        """Die or freeze here, if that is the plan; the number of the point."""
         if self.dead:
             raise SimulatedCrash()
         number = self.world.count_point(label)
         if self.world.faults.freezes(number):
             self.freeze()
         if self.world.faults.crashes(number):
-            self.world.crashes += 1
+            self.world.note_crash()
             self.kill()
             raise SimulatedCrash()
+        return number
 
     def wait_while_frozen(self) -> None:
         """In a thread: stop while the process is frozen."""
@@ -242,6 +246,8 @@ class SimulatedDrivers(Drivers):
                 return stop.value
             label = f"{plan.__name__} {type(effect).__name__}"
             try:
+                if type(effect) is Call:
+                    process.world.note_intention(current_context())
                 if process.frozen is not None:
                     yield self._thaw(is_async)
                 process.pass_point(f"before {label}")
@@ -251,6 +257,8 @@ class SimulatedDrivers(Drivers):
                     process.world.note_call(process, current_context())
                 given = yield effect
                 step = plan.send
+                if given is Verdict.FENCED and isinstance(effect, Commit):
+                    process.world.note_fenced(effect.record)
                 process.pass_point(f"after {label}")
                 if process.frozen is not None:
                     yield self._thaw(is_async)
@@ -358,8 +366,11 @@ class FaultyStore:
 
     def _commit(self, records: Sequence[Record]) -> list[Answer]:
         world = self._process.world
-        fenced = [record for record in records if not world.database.may_write(record)]
+        owned = {_target(record) for record in records if world.database.may_write(record)}
+        fenced = [record for record in records if _target(record) not in owned]
         before = [world.database.trace(record) for record in fenced]
+        if any(getattr(record, "name", None) == POISON for record in records):
+            raise StoreRefused("simulated: a text that the database cannot hold")
         answers = self._store.commit(records)
         for record, trace in zip(fenced, before):
             if world.database.trace(record) != trace:
@@ -384,19 +395,26 @@ class FaultyStore:
     def _change(self, name: str, operation: Callable[[], Any]) -> Any:
         process, faults = self._process, self._process.world.faults
         process.wait_while_frozen()
-        process.pass_point(f"before {name}")
+        point = process.pass_point(f"before {name}")
         process.wait_while_frozen()
-        if current_actor() is None:
-            answer = operation()
-        else:
-            if faults.unavailable():
-                raise StoreUnavailable("simulated: connection lost before the write")
-            answer = operation()
+        if current_actor() is not None and faults.unavailable():
+            raise StoreUnavailable("simulated: connection lost before the write")
+        changes = process.world.database.connection.total_changes
+        answer = operation()
+        if process.world.database.connection.total_changes == changes:
+            # Services look again and again; a look that found nothing to do is no place worth a crash.
+            process.world.points[point] = f"idle {name}"
+            return answer
         process.pass_point(f"after {name}")
         process.wait_while_frozen()
         if current_actor() is not None and faults.answer_lost():
             raise StoreUnavailable("simulated: connection lost after the write")
         return answer
+
+
+def _target(record: Record) -> tuple[Any, ...]:
+    """What a record writes; two executions of one workflow may write the same in one batch."""
+    return type(record), record.workflow_id, getattr(record, "step_id", None)
 
 
 class SimulatedWorkers:
@@ -438,7 +456,7 @@ class SimulatedEvent:
     """`threading.Event` in virtual time."""
 
     # A service that looks every few milliseconds would only make the simulation slow.
-    SHORTEST_SECONDS = 0.25
+    SHORTEST_SECONDS = 1.0
 
     def __init__(self, process: Process) -> None:
         self._process = process

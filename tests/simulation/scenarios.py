@@ -7,8 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID, WorkflowSerializationFormat
-from dbos.error import DBOSAwaitedWorkflowCancelledError, DBOSMaxStepRetriesExceeded
+from dbos.error import (
+    DBOSAwaitedWorkflowCancelledError,
+    DBOSConflictingWorkflowError,
+    DBOSMaxStepRetriesExceeded,
+    DBOSWorkflowIDInUseError,
+)
 
+from .process import POISON
 from .world import Root, Scenario
 
 Functions = dict[str, Callable[..., Any]]
@@ -95,7 +101,7 @@ def retries(version: int) -> Functions:
     Root("uncaught", "w"),
     Root("exhausted", "x", in_background=True),
     Root("unserialisable", "y"),
-    expected={"w": "ValueError: wrong", "x": "DBOSMaxStepRetriesExceeded", "y": "error"},
+    expected={"w": "ValueError: wrong", "x": "DBOSMaxStepRetriesExceeded", "y": "AttributeError"},
 )
 def uncaught_errors(version: int) -> Functions:
     @DBOS.step(name="wrong")
@@ -281,8 +287,8 @@ def reserved_steps(version: int) -> Functions:
 
 
 @scenario(
-    Root("endless", "e", timeout_seconds=60),
-    Root("endless_async", "ea", timeout_seconds=70),
+    Root("endless", "e", timeout_seconds=300),
+    Root("endless_async", "ea", timeout_seconds=310),
     expected={"e": "DBOSAwaitedWorkflowCancelledError", "ea": "DBOSAwaitedWorkflowCancelledError"},
 )
 def timeouts(version: int) -> Functions:
@@ -481,3 +487,97 @@ def many_at_once(version: int) -> Functions:
         return number
 
     return {"independent": independent}
+
+
+@scenario(
+    Root("shared", "s", (1,)),
+    Root("shared", "s", (1,), in_background=True),
+    Root("attaching", "a"),
+    Root("attaching", "b", in_background=True),
+    expected={"s": 2, "a": ["refused", "other function", 7], "b": ["refused", "other function", 7]},
+)
+def shared_ids(version: int) -> Functions:
+    @DBOS.step(name="add_one")
+    def add_one(number: int) -> int:
+        return number + 1
+
+    @DBOS.workflow(name="shared")
+    def shared(number: int) -> int:
+        return add_one(number)
+
+    @DBOS.workflow(name="other")
+    def other() -> None:
+        pass
+
+    @DBOS.workflow(name="attaching")
+    def attaching() -> list[Any]:
+        results: list[Any] = []
+        with SetWorkflowID("common"):
+            handle = DBOS.start_workflow(shared, 6)
+        try:
+            with SetWorkflowID("common", workflow_id_reuse_policy="reject"):
+                shared(6)
+        except DBOSWorkflowIDInUseError:
+            results.append("refused")
+        try:
+            with SetWorkflowID("common"):
+                DBOS.start_workflow(other)
+        except DBOSConflictingWorkflowError:
+            results.append("other function")
+        return [*results, handle.get_result()]
+
+    return {"shared": shared, "attaching": attaching}
+
+
+@scenario(
+    Root("poisoned", "p0"),
+    *(Root("healthy", f"h{number}", (number,), in_background=number == 1) for number in range(4)),
+    expected={"p0": ["DBOSException", 2], **{f"h{number}": number + 2 for number in range(4)}},
+)
+def refused_records(version: int) -> Functions:
+    @DBOS.step(name=POISON)
+    def poison() -> int:
+        return 1
+
+    @DBOS.step(name="add_one")
+    def add_one(number: int) -> int:
+        return number + 1
+
+    @DBOS.workflow(name="poisoned")
+    def poisoned() -> list[Any]:
+        add_one(0)
+        try:
+            poison()
+        except Exception as error:
+            return [type(error).__name__, add_one(1)]
+        return []
+
+    @DBOS.step(name="add_one_async")
+    async def add_one_async(number: int) -> int:
+        return number + 1
+
+    @DBOS.workflow(name="healthy")
+    async def healthy(number: int) -> int:
+        return await add_one_async(await add_one_async(number))
+
+    return {"poisoned": poisoned, "healthy": healthy}
+
+
+@scenario(Root("waiting", "w"), expected={"w": [[0, 1], [2, 5], 5]})
+def waiting_for_some(version: int) -> Functions:
+    @DBOS.step(name="nap")
+    async def nap(seconds: int) -> int:
+        await asyncio.sleep(seconds)
+        return seconds
+
+    @DBOS.workflow(name="waiting")
+    async def waiting() -> list[Any]:
+        tasks = [asyncio.ensure_future(nap(seconds)) for seconds in (1, 2, 300)]
+        done, pending = await DBOS.asyncio_wait(tasks[:2])
+        positions = sorted(index for index, task in enumerate(tasks) if task in done)
+        for task in tasks:
+            task.cancel()
+        late = [await nap(2), await nap(5)]
+        return [positions, late, late[1]]
+
+    return {"waiting": waiting}

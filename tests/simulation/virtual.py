@@ -81,8 +81,11 @@ class Actor:
         self._loop = loop
         self._function = function
         self._context = context
-        self._turn = threading.Semaphore(0)
-        self._back = threading.Semaphore(0)
+        # Locks as gates, closed at first: the thread's turn, and the loop's turn again.
+        self._turn = threading.Lock()
+        self._back = threading.Lock()
+        self._turn.acquire()
+        self._back.acquire()
         self.result: asyncio.Future[Any] = loop.create_future()
         self._thread = threading.Thread(target=self._main, daemon=True)
 

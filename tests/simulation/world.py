@@ -17,6 +17,7 @@ from dbos.config import resolve
 from dbos.engine.context import Context
 from dbos.engine.engine import Engine
 from dbos.engine.registry import Registry
+from dbos.records import Record, WorkflowStarted
 
 from .database import SimulatedDatabase
 from .faults import Faults
@@ -83,6 +84,7 @@ class Result:
     delivered: dict[str, list[tuple[str, str]]]
     points: list[str]
     crashes: int
+    recorded_at_crash: set[tuple[str, int, str]]
     violations: list[str]
 
 
@@ -102,6 +104,9 @@ class World:
         self.points: list[str] = []
         self.violations: list[str] = []
         self._version = first_version
+        self._recorded_at_crash: set[tuple[str, int, str]] = set()
+        self._launched_at_ms = 0
+        self._fenced: set[str | None] = set()
         self._seed = seed
         self._calls: Counter[tuple[str, int, int]] = Counter()
         self._delivered: dict[str, list[tuple[str, str]]] = {}
@@ -116,6 +121,25 @@ class World:
 
     def violate(self, text: str) -> None:
         self.violations.append(f"{text} (at {self.loop.seconds:.3f} s, point {len(self.points) - 1})")
+
+    def note_crash(self) -> None:
+        self.crashes += 1
+        self._recorded_at_crash = set(
+            self.database.rows("SELECT workflow_uuid, function_id, function_name FROM operation_outputs")
+        )
+
+    def note_fenced(self, record: Record) -> None:
+        """An execution has learned that it lost its workflow."""
+        token = record.parent and record.parent.owner_token if isinstance(record, WorkflowStarted) else record.owner_token
+        self._fenced.add(token)
+
+    @property
+    def fenced_executions(self) -> int:
+        return len(self._fenced)
+
+    def note_intention(self, context: Context | None) -> None:
+        if context is not None and context.execution is not None and context.execution.owner_token in self._fenced:
+            self.violate(f"{context.execution} goes on after it was fenced")
 
     def note_call(self, process: Process, context: Context | None) -> None:
         """User code is about to run: never for a step that this owner has recorded, and not too often."""
@@ -132,7 +156,8 @@ class World:
                 self.violate(f"step {step_id} of {workflow_id} is recorded and was executed again")
         key = (workflow_id, step_id, attempt)
         self._calls[key] += 1
-        if self._calls[key] > 1 + self.crashes + self.handovers + self.scenario.resumes:
+        # A resume that was not recorded when the process died is done again.
+        if self._calls[key] > (1 + self.crashes + self.handovers) * (1 + self.scenario.resumes):
             self.violate(f"{key} was executed {self._calls[key]} times, after {self.crashes} crashes")
 
     # --- running
@@ -181,6 +206,7 @@ class World:
         settled.cancel()
         await asyncio.sleep(takeover_after)
         self.handovers += 1
+        self._version -= 1  # Both run the same code.
         second = self._launch()
         await asyncio.sleep(thaw_after)
         first.thaw()
@@ -190,6 +216,7 @@ class World:
         """A new process: it recovers, and the clients ask again for what they asked before."""
         registry, self._functions = self.scenario.build(self._version)
         self._version += 1
+        self._launched_at_ms = self.database.store._db.now_ms()
         state.registry = registry
         process = Process(self, len(self._processes), registry)
         self._processes.append(process)
@@ -244,7 +271,21 @@ class World:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
+    def _check_sleeps(self) -> None:
+        """What follows a sleep begins at the time first planned; late only if no process was there to wake up."""
+        rows = self.database.rows(
+            "SELECT s.workflow_uuid, s.output, n.started_at_epoch_ms FROM operation_outputs AS s "
+            "JOIN operation_outputs AS n ON n.workflow_uuid = s.workflow_uuid AND n.function_id = s.function_id + 1 "
+            "WHERE s.function_name = 'DBOS.sleep'"
+        )
+        for workflow_id, wake_at, next_ms in rows:
+            planned_ms = float(wake_at) * 1000
+            latest_ms = max(planned_ms, self._launched_at_ms) + 50
+            if next_ms < int(planned_ms) or (self.faults.is_punctual and next_ms > latest_ms):
+                self.violate(f"{workflow_id} should have slept until {planned_ms:.0f} ms and woke at {next_ms} ms")
+
     def _collect(self) -> Result:
+        self._check_sleeps()
         violations = self.violations + [row[0] for row in self.database.rows("SELECT text FROM violations")]
         statuses = dict(self.database.rows("SELECT workflow_uuid, status FROM workflow_status"))
         outputs = self.database.rows("SELECT workflow_uuid, output, error FROM workflow_output")
@@ -259,6 +300,7 @@ class World:
             self._delivered,
             self.points,
             self.crashes,
+            self._recorded_at_crash,
             violations,
         )
 
@@ -301,7 +343,7 @@ def _simulated_state(world: World) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Warnings about retries and crashes are expected by the thousand."""
     logger = logging.getLogger("dbos")
-    level, logger.level = logger.level, logging.CRITICAL
+    level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
         yield

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import DBOSConfig, resolve
 from ..database_url import database_name, postgres_conninfo, sqlite_path
-from ..engine.context import current_context, current_workflow_id
+from ..engine.context import Identity, current_context, current_workflow_id
 from ..engine.engine import Engine
 from ..engine.operations import misuse
 from ..engine.registry import Registry
@@ -16,11 +16,16 @@ from ..error import DBOSException
 from ..logs import configure_logging, install_record_attributes, logger, remove_record_attributes
 from ..storage.opening import open_store
 from ..types import StepStatus
-from . import calls, decorators, starting
+from . import decorators
+from .calls import WorkflowCalls
+from .management import ManagementCalls
+from .results import ResultCalls
 from .runtime import classproperty, state
+from .starting import StartCalls
+from .steps import StepCalls
 
 
-class DBOS:
+class DBOS(StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls):
     """The durable-workflow application of this process.
 
     Construct it once with its configuration, decorate functions as workflows and steps, then launch:
@@ -71,9 +76,7 @@ class DBOS:
         _Identity.application_version = self.settings.application_version
         _Identity.executor_id = self.settings.executor_id
         configure_logging(self.settings)
-        install_record_attributes(
-            lambda: (_Identity.application_version, _Identity.executor_id), current_workflow_id
-        )
+        install_record_attributes(lambda: (_Identity.application_version, _Identity.executor_id), current_workflow_id)
         logger.info("Initializing DBOS (v%s)", _library_version())
 
     def __repr__(self) -> str:
@@ -111,9 +114,7 @@ class DBOS:
         logger.info("Executor ID: %s", settings.executor_id)
         logger.info("Application version: %s", version)
         store = open_store(settings)
-        engine = Engine(
-            settings, state.registry, store, application_version=version, executor_id=settings.executor_id
-        )
+        engine = Engine(settings, state.registry, store, application_version=version, executor_id=settings.executor_id)
         try:
             store.register_version(version, settings.name, engine.clock.now_ms())
             latest = store.list_versions(settings.name, 1)[0]["version_name"]
@@ -157,7 +158,11 @@ class DBOS:
 
     @staticmethod
     def migrate(
-        system_database_url: str, *, schema: str = "dbos", application_role: str | None = None, sharding: bool = False
+        system_database_url: str,
+        *,
+        schema: str = "dbos",
+        application_role: str | None = None,
+        sharding: bool = False,
     ) -> None:
         """Create or upgrade the system database with a privileged role, without launching anything.
 
@@ -209,54 +214,54 @@ class DBOS:
     # --- who runs
 
     @classproperty
-    def logger(cls) -> logging.Logger:  # noqa: N805
+    def logger(cls) -> logging.Logger:
         """The logger of the library, for applications too."""
         return logger
 
     @classproperty
-    def application_version(cls) -> str:  # noqa: N805
+    def application_version(cls) -> str:
         """The version stamped on the workflows of this process."""
         return _Identity.application_version
 
     @classproperty
-    def executor_id(cls) -> str:  # noqa: N805
+    def executor_id(cls) -> str:
         """The identity of this process."""
         return _Identity.executor_id
 
     @classproperty
-    def workflow_id(cls) -> str | None:  # noqa: N805
+    def workflow_id(cls) -> str | None:
         """The id of the running workflow, in workflow and step code; else None."""
         return current_workflow_id()
 
     @classproperty
-    def step_id(cls) -> int | None:  # noqa: N805
+    def step_id(cls) -> int | None:
         """The id of the running step, in step code; else None."""
         status = cls.step_status
         return status.step_id if status is not None else None
 
     @classproperty
-    def step_status(cls) -> StepStatus | None:  # noqa: N805
+    def step_status(cls) -> StepStatus | None:
         """What the running step may know about itself, in step code; else None."""
         context = current_context()
         return context.step_status if context is not None else None
 
     @classproperty
-    def shard_key(cls) -> str | None:  # noqa: N805
+    def shard_key(cls) -> str | None:
         """Always None: the system database is not sharded."""
         return None
 
     @classproperty
-    def authenticated_user(cls) -> str | None:  # noqa: N805
+    def authenticated_user(cls) -> str | None:
         """The user of the identity in force."""
         return _identity().user
 
     @classproperty
-    def authenticated_roles(cls) -> list[str] | None:  # noqa: N805
+    def authenticated_roles(cls) -> list[str] | None:
         """The roles of the identity in force."""
         return _identity().roles
 
     @classproperty
-    def assumed_role(cls) -> str | None:  # noqa: N805
+    def assumed_role(cls) -> str | None:
         """The role that the last role check has chosen."""
         return _identity().assumed_role
 
@@ -275,46 +280,6 @@ class DBOS:
     required_roles = staticmethod(decorators.required_roles)
     default_required_roles = staticmethod(decorators.default_required_roles)
 
-    start_workflow = staticmethod(starting.start_workflow)
-    start_workflow_async = staticmethod(starting.start_workflow_async)
-
-    run_step = staticmethod(calls.run_step)
-    run_step_async = staticmethod(calls.run_step_async)
-    reserve_step = staticmethod(calls.reserve_step)
-    sleep = calls.sleep
-    sleep_async = calls.sleep_async
-    patch = calls.patch
-    patch_async = calls.patch_async
-    deprecate_patch = calls.deprecate_patch
-    deprecate_patch_async = calls.deprecate_patch_async
-
-    get_result = calls.get_result
-    get_result_async = calls.get_result_async
-    get_workflow_status = calls.get_workflow_status
-    get_workflow_status_async = calls.get_workflow_status_async
-    retrieve_workflow = staticmethod(calls.retrieve_workflow)
-    retrieve_workflow_async = staticmethod(calls.retrieve_workflow_async)
-    wait_first = staticmethod(calls.wait_first)
-    wait_first_async = staticmethod(calls.wait_first_async)
-    asyncio_wait = staticmethod(calls.asyncio_wait)
-    list_workflow_steps = calls.list_workflow_steps
-    list_workflow_steps_async = calls.list_workflow_steps_async
-    cancel_workflow = calls.cancel_workflow
-    cancel_workflow_async = calls.cancel_workflow_async
-    cancel_workflows = calls.cancel_workflows
-    cancel_workflows_async = calls.cancel_workflows_async
-    resume_workflow = staticmethod(calls.resume_workflow)
-    resume_workflow_async = staticmethod(calls.resume_workflow_async)
-    resume_workflows = staticmethod(calls.resume_workflows)
-    resume_workflows_async = staticmethod(calls.resume_workflows_async)
-
-    list_application_versions = staticmethod(calls.list_application_versions)
-    list_application_versions_async = staticmethod(calls.list_application_versions_async)
-    get_latest_application_version = staticmethod(calls.get_latest_application_version)
-    get_latest_application_version_async = staticmethod(calls.get_latest_application_version_async)
-    set_latest_application_version = staticmethod(calls.set_latest_application_version)
-    set_latest_application_version_async = staticmethod(calls.set_latest_application_version_async)
-
     @classmethod
     def _recover_pending_workflows(cls, executor_ids: Sequence[str] = ("local",)) -> list[Any]:
         """Recovery on demand, for recovery services (02 R157)."""
@@ -330,7 +295,7 @@ class _Identity:
     executor_id: str = "local"
 
 
-def _identity() -> Any:
+def _identity() -> Identity:
     context = current_context()
     if context is None:
         raise misuse(

@@ -107,7 +107,7 @@ def _workflow_wrapper(info: WorkflowInfo, function: Callable[P, R], registry: Re
         @functools.wraps(function)
         async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
             _check_registry(info, registry)
-            engine = _engine_for_call("Executor")
+            engine = engine_for_call("Executor")
             return await run_async(engine, call_plan(engine, make_target(info, function, args, kwargs)))
 
         return cast(Callable[P, R], call_async)
@@ -115,7 +115,7 @@ def _workflow_wrapper(info: WorkflowInfo, function: Callable[P, R], registry: Re
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         _check_registry(info, registry)
-        engine = _engine_for_call("System database")
+        engine = engine_for_call("System database")
         result: R = run(engine, call_plan(engine, make_target(info, function, args, kwargs)))
         return result
 
@@ -130,7 +130,7 @@ def _check_registry(info: WorkflowInfo, registry: Registry) -> None:
         )
 
 
-def _engine_for_call(accessed: str) -> Any:
+def engine_for_call(accessed: str) -> Any:
     execution = current_execution()
     # Inside a workflow its own engine counts, also when that is being destroyed.
     return execution.engine if execution is not None else current_engine(accessed)

@@ -75,9 +75,7 @@ class Handle(Generic[R]):
 
     def get_result(self, *, polling_interval_sec: float = 1.0) -> R:
         engine = current_engine()
-        result: R = run(
-            engine, handle_result_plan(engine, self.workflow_id, self._completion, polling_interval_sec)
-        )
+        result: R = run(engine, handle_result_plan(engine, self.workflow_id, self._completion, polling_interval_sec))
         return result
 
     def get_status(self) -> WorkflowStatus:
@@ -109,5 +107,3 @@ class AsyncHandle(Generic[R]):
     async def get_status(self) -> WorkflowStatus:
         engine = current_engine("Executor")
         return await run_async(engine, existing_status_plan(engine, self.workflow_id))
-
-

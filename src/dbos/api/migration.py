@@ -21,7 +21,11 @@ from .runtime import current_engine
 
 
 def migrate(
-    system_database_url: str, *, schema: str = "dbos", application_role: str | None = None, sharding: bool = False
+    system_database_url: str,
+    *,
+    schema: str = "dbos",
+    application_role: str | None = None,
+    sharding: bool = False,
 ) -> None:
     """See `DBOS.migrate`."""
     if sharding:
@@ -44,7 +48,11 @@ def migrate(
 
 
 def run_dbos_database_migrations(
-    system_database_url: str, *, schema: str = "dbos", application_role: str | None = None, sharding: bool = False
+    system_database_url: str,
+    *,
+    schema: str = "dbos",
+    application_role: str | None = None,
+    sharding: bool = False,
 ) -> None:
     """`DBOS.migrate` for scripts: a failure is printed, and the process ends with exit code 1."""
     try:
@@ -59,11 +67,7 @@ def recover_executors(executor_ids: Sequence[str]) -> list[Any]:
     engine = current_engine()
     found: list[Any] = []
     for executor_id in executor_ids:
-        ids = engine.drivers.read(
-            lambda store, executor_id=executor_id: store.requeue_pending(
-                executor_id, engine.application_version, engine.settings.name
-            )
-        )
+        ids = engine.requeue_pending(executor_id)
         found += [Handle(workflow_id) for workflow_id in ids]
     logger.info("Recovering %d workflows of the executors %s", len(found), ", ".join(executor_ids))
     engine.dispatcher.wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import inspect
 import json
 import math
 import time
@@ -259,8 +260,6 @@ def step_spec(
                 f"The timeout of step {name!r} must be a positive, finite number of seconds, not {timeout_seconds!r}"
             )
     if should_retry is not None and not is_async:
-        from ..engine.engine import is_coroutine_function
-
         if is_coroutine_function(should_retry):
             raise DBOSException(f"Step {name!r} is sync, so its should_retry cannot be a coroutine function")
     if retries_allowed:
@@ -280,6 +279,10 @@ def step_spec(
         preemptible,
         timeout_seconds,
     )
+
+
+def is_coroutine_function(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function)
 
 
 def _positive(value: Any) -> bool:

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-
 from ..engine.context import current_execution
 from ..engine.engine import Engine
 from ..engine.errors import EngineStopped, ExecutionInterrupted
@@ -40,9 +39,7 @@ def current_engine(accessed: str = "System database") -> Engine:
     """
     instance = state.instance
     if instance is None:
-        raise DBOSException(
-            "No DBOS was created yet. Construct it with DBOS(config=...) and call DBOS.launch() first."
-        )
+        raise DBOSException("No DBOS was created yet. Construct it with DBOS(config=...) and call DBOS.launch() first.")
     if instance.engine is None:
         raise DBOSException(f"{accessed} accessed before DBOS was launched. Call DBOS.launch() first.")
     return instance.engine
@@ -68,24 +65,38 @@ async def run_async(engine: Engine, plan: Plan[T]) -> T:
         raise public_error(error) from error
 
 
-def blocking(name: str, operation: Callable[P, Plan[T]]) -> Callable[P, T]:
+def engine_here() -> Engine:
+    """The engine of the running workflow, else that of the launched application."""
+    execution = current_execution()
+    return execution.engine if execution is not None else current_engine()
+
+
+def check_unsharded(shard_key: str | None) -> None:
+    """Refuse shard keys, which only a sharded system database accepts."""
+    if shard_key is not None:
+        raise DBOSException(f"A shard key was given ({shard_key!r}), but the system database is not sharded")
+
+
+def blocking(name: str, operation: Callable[P, Plan[T]]) -> staticmethod[P, T]:
     """The blocking form of an operation given as a plan; refuses to block an event loop."""
 
     @functools.wraps(operation)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         refuse_running_loop(name)
-        return run(current_engine(), operation(*args, **kwargs))
+        return run(engine_here(), operation(*args, **kwargs))
 
     call.__name__ = call.__qualname__ = name
     return staticmethod(call)
 
 
-def twin(name: str, operation: Callable[P, Plan[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+def twin(name: str, operation: Callable[P, Plan[T]]) -> staticmethod[P, Coroutine[Any, Any, T]]:
     """The async form of the same operation."""
 
     @functools.wraps(operation)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        return await run_async(current_engine("Executor"), operation(*args, **kwargs))
+        execution = current_execution()
+        engine = execution.engine if execution is not None else current_engine("Executor")
+        return await run_async(engine, operation(*args, **kwargs))
 
     call.__name__ = call.__qualname__ = f"{name}_async"
     return staticmethod(call)

@@ -12,9 +12,7 @@ from ..engine.registry import ValidateArgs
 RECEIVERS = ("self", "cls")
 
 
-def pydantic_args_validator(
-    args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def pydantic_args_validator(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A marker for `@DBOS.workflow(validate_args=...)`: arguments are checked by the function's annotations."""
     raise NotImplementedError(
         "pydantic_args_validator is a marker: give it to @DBOS.workflow(validate_args=...), or call "
@@ -39,9 +37,7 @@ def make_pydantic_args_validator(func: Callable[..., Any]) -> ValidateArgs:
     def prepare() -> None:
         if not adapters:
             hints = type_hints(func)
-            adapters.update(
-                {p.name: TypeAdapter(hints[p.name]) if p.name in hints else None for p in parameters}
-            )
+            adapters.update({p.name: TypeAdapter(hints[p.name]) if p.name in hints else None for p in parameters})
 
     def validate(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         prepare()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import threading
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from ..config import Settings
 from ..error import (
-    DBOSException,
     DBOSRecoveryError,
     DBOSWorkflowFunctionNotFoundError,
     MaxRecoveryAttemptsExceededError,
@@ -19,7 +17,7 @@ from ..error import (
 from ..logs import logger
 from ..serialization import Payloads
 from ..storage.store import Store
-from ..types import INTERNAL_QUEUE_NAME, ClaimedWorkflow, StepRecord
+from ..types import ClaimedWorkflow, StepRecord
 from .arguments import validated_arguments
 from .clock import Clock
 from .context import Identity
@@ -89,25 +87,23 @@ class Engine:
 
     def recover(self) -> int:
         """Hand the pending workflows of this executor and version back to their queues."""
-        count = len(
-            self.drivers.read(
-                lambda store: store.requeue_pending(
-                    self.executor_id, self.application_version, self.settings.name
-                )
-            )
-        )
+        count = len(self.requeue_pending(self.executor_id))
         if count:
             logger.info("Recovering %d workflows from application version %s", count, self.application_version)
             self.dispatcher.wake()
         self._report_stranded()
         return count
 
+    def requeue_pending(self, executor_id: str) -> list[str]:
+        """Hand the pending workflows of an executor and this version back to their queues; their ids."""
+        return self.drivers.read(
+            lambda store: store.requeue_pending(executor_id, self.application_version, self.settings.name)
+        )
+
     def _report_stranded(self) -> None:
         """Say loudly which waiting work this version leaves alone (02 R261)."""
         stranded = self.drivers.read(
-            lambda store: store.count_waiting_elsewhere(
-                self.settings.name, self.application_version, self.executor_id
-            )
+            lambda store: store.count_waiting_elsewhere(self.settings.name, self.application_version, self.executor_id)
         )
         for version, status, count in stranded:
             logger.warning(
@@ -209,9 +205,7 @@ class Engine:
         try:
             if target.info.is_async:
                 # A fresh context: what the caller had set does not reach the workflow.
-                contextvars.Context().run(
-                    self.loops.submit, self._execute_async(execution, target, started.identity)
-                )
+                contextvars.Context().run(self.loops.submit, self._execute_async(execution, target, started.identity))
             else:
                 self.workers.submit(lambda: self._execute(execution, target, started.identity))
         except EngineStopped:
@@ -356,10 +350,3 @@ class Engine:
         answer = not versions or versions[0]["version_name"] == self.application_version
         self._latest = (now_ms, answer)
         return answer
-
-
-def is_coroutine_function(function: Any) -> bool:
-    return inspect.iscoroutinefunction(function)
-
-
-__all__ = ["INTERNAL_QUEUE_NAME", "Awaitable", "DBOSException", "Engine"]

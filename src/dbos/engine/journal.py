@@ -71,9 +71,7 @@ def retry_pauses(rng: random.Random | None = None) -> Any:
 class Journal:
     """Commits records in batches and answers each."""
 
-    def __init__(
-        self, store: Store, signals: Signals, *, max_pending_bytes: int = MAX_PENDING_BYTES
-    ) -> None:
+    def __init__(self, store: Store, signals: Signals, *, max_pending_bytes: int = MAX_PENDING_BYTES) -> None:
         self._store = store
         self._signals = signals
         self._lock = threading.Lock()
@@ -309,7 +307,5 @@ def publish(batch: Sequence[Entry], signals: Signals) -> None:
             signals.fire(
                 "finished",
                 record.workflow_id,
-                WorkflowOutcome(
-                    record.workflow_id, record.status, record.output, record.error, record.serialization
-                ),
+                WorkflowOutcome(record.workflow_id, record.status, record.output, record.error, record.serialization),
             )

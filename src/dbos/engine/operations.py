@@ -70,18 +70,14 @@ def operation_plan(name: str, inner: Plan[T], *, child_id: str | None = None) ->
         failure = error
     finally:
         leave(token)
-    yield from record_operation(
-        execution, step_id, name, started_at_ms, value=value, error=failure, child_id=child_id
-    )
+    yield from record_operation(execution, step_id, name, started_at_ms, value=value, error=failure, child_id=child_id)
     if failure is not None:
         raise failure
     result: T = value
     return result
 
 
-def recorded_value(
-    execution: Execution, step_id: int, name: str, child_id: str | None
-) -> Plan[Recorded | None]:
+def recorded_value(execution: Execution, step_id: int, name: str, child_id: str | None) -> Plan[Recorded | None]:
     """The recorded result of waiting for `child_id`, if it stands at this position.
 
     A row of another name or about another workflow is left alone: older histories drew this id only after the

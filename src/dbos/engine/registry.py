@@ -119,7 +119,8 @@ class Registry:
             self.instances[key] = instance
         if self.launched:
             logger.warning(
-                "Configured instance %s was made after DBOS.launch(): recovery at launch could not find it", key
+                "Configured instance %s was made after DBOS.launch(): recovery at launch could not find it",
+                key,
             )
 
     def class_of(self, cls: type[Any]) -> ClassInfo | None:

@@ -211,9 +211,7 @@ def to_status(engine: Engine, row: WorkflowRow) -> WorkflowStatus:
     status.authenticated_roles = parse_roles(row.authenticated_roles)
     status.input = None
     if row.inputs is not None:
-        status.input = tolerantly(
-            row.workflow_id, row.inputs, lambda text: _arguments(engine, text, row.serialization)
-        )
+        status.input = tolerantly(row.workflow_id, row.inputs, lambda text: _arguments(engine, text, row.serialization))
     status.output = None
     if row.output is not None and row.status == "SUCCESS":
         status.output = tolerantly(
@@ -269,13 +267,9 @@ def to_step_info(engine: Engine, workflow_id: str, record: StepRecord) -> StepIn
     payloads = engine.payloads
     output, error = None, None
     if record.output is not None:
-        output = tolerantly(
-            workflow_id, record.output, lambda text: payloads.decode_value(text, record.serialization)
-        )
+        output = tolerantly(workflow_id, record.output, lambda text: payloads.decode_value(text, record.serialization))
     if record.error is not None:
-        error = tolerantly(
-            workflow_id, record.error, lambda text: payloads.decode_error(text, record.serialization)
-        )
+        error = tolerantly(workflow_id, record.error, lambda text: payloads.decode_error(text, record.serialization))
     return StepInfo(
         function_id=record.step_id,
         function_name=record.name,

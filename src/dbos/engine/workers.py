@@ -202,6 +202,4 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def refuse_running_loop(name: str) -> None:
     """Raise RuntimeError when called on a thread that runs an event loop, which the call would block."""
     if _running_loop() is not None:
-        raise RuntimeError(
-            f"{name}() was called while an event loop is running. Use await {name}_async(...) instead."
-        )
+        raise RuntimeError(f"{name}() was called while an event loop is running. Use await {name}_async(...) instead.")

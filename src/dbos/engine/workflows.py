@@ -39,7 +39,6 @@ from ..records import (
     DeduplicationTaken,
     ExistingWorkflow,
     ParentStep,
-    StepCompleted,
     Verdict,
     WorkflowFinished,
     WorkflowStarted,
@@ -101,9 +100,7 @@ def new_id() -> str:
 # --- starting
 
 
-def start_plan(
-    engine: Engine, target: Target, *, step_id: int | None = None, direct: bool = False
-) -> Plan[Started]:
+def start_plan(engine: Engine, target: Target, *, step_id: int | None = None, direct: bool = False) -> Plan[Started]:
     """Write a new workflow, as a child when called from workflow code; or find the existing one.
 
     `step_id` is the id of the start in the parent, when the caller has drawn it already. `direct` marks a call, which
@@ -273,7 +270,7 @@ def _start_record(
         ("authenticated roles", record.authenticated_roles and "".join(identity.roles or ())),
         ("application version", options.app_version),
     ):
-        if text is not None and not text.isascii() or text is not None and "\0" in text:
+        if (text is not None and not text.isascii()) or (text is not None and "\0" in text):
             check_text(text, what)
     return record, identity
 
@@ -309,7 +306,13 @@ def call_plan(engine: Engine, target: Target) -> Plan[Any]:
     except Exception as error:
         if parent.recorded.get(result_id) is None:
             yield from record_operation(
-                parent, result_id, GET_RESULT, started_at_ms, error=error, child_id=child_id, keep_existing=True
+                parent,
+                result_id,
+                GET_RESULT,
+                started_at_ms,
+                error=error,
+                child_id=child_id,
+                keep_existing=True,
             )
         raise
     yield from record_operation(

@@ -12,7 +12,15 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..error import DBOSException
-from ..records import Answer, ExistingWorkflow, Record, StepCompleted, Verdict, WorkflowFinished, WorkflowStarted
+from ..records import (
+    Answer,
+    ExistingWorkflow,
+    Record,
+    StepCompleted,
+    Verdict,
+    WorkflowFinished,
+    WorkflowStarted,
+)
 from ..types import INTERNAL_QUEUE_NAME, ClaimedWorkflow, StepRecord, VersionInfo, WorkflowOutcome
 from .rows import WorkflowRow, to_claimed, to_outcome, to_step, to_version
 from .store import StoreUnavailable

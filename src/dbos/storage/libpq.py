@@ -108,6 +108,6 @@ class JournalSession:
         return count
 
 
-def _texts(parameters: Parameters) -> list[bytes | None]:
+def _texts(parameters: Parameters) -> list[Any]:
     """Parameters in libpq's text format; the statements say what each is."""
     return [None if p is None else p.encode() if type(p) is str else b"%d" % p for p in parameters]

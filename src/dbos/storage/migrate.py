@@ -52,9 +52,7 @@ def postgres_script(schema: str, first: int = 1) -> str:
         DBOSInitializationError: `first` is not one of 1 to the current version.
     """
     if not 1 <= first <= SCHEMA_VERSION:
-        raise DBOSInitializationError(
-            f"There is no migration {first}. Migrations are numbered 1 to {SCHEMA_VERSION}."
-        )
+        raise DBOSInitializationError(f"There is no migration {first}. Migrations are numbered 1 to {SCHEMA_VERSION}.")
     quoted = quote_identifier(schema)
     if first == 1:
         texts = load_schema("postgres", schema, use_listen_notify=True)

@@ -42,9 +42,7 @@ class SchemaState(NamedTuple):
     announces_messages: bool
 
 
-def connect_postgres(
-    conninfo: str, connect_kwargs: Mapping[str, Any], **overrides: Any
-) -> PostgresConnection:
+def connect_postgres(conninfo: str, connect_kwargs: Mapping[str, Any], **overrides: Any) -> PostgresConnection:
     """A connection in autocommit mode, for work outside the pool. Errors are the driver's."""
     import psycopg
     from psycopg.rows import tuple_row
@@ -86,9 +84,7 @@ def create_postgres_database(conninfo: str, database_name: str, connect_kwargs: 
         )
 
 
-def migrate_postgres(
-    conninfo: str, *, schema: str, use_listen_notify: bool, connect_kwargs: Mapping[str, Any]
-) -> None:
+def migrate_postgres(conninfo: str, *, schema: str, use_listen_notify: bool, connect_kwargs: Mapping[str, Any]) -> None:
     """Bring a schema to the current version, from any earlier one or none; nothing when it is there already.
 
     Safe to run from many processes at once and safe to repeat after a failure, at whatever point it came.

@@ -174,9 +174,7 @@ def _is_current(connection: sqlite3.Connection) -> bool:
 
 
 def _message_ids_are_unique(connection: sqlite3.Connection) -> bool:
-    row = connection.execute(
-        "SELECT count(*) FROM pragma_table_info('notifications') WHERE pk > 0"
-    ).fetchone()
+    row = connection.execute("SELECT count(*) FROM pragma_table_info('notifications') WHERE pk > 0").fetchone()
     return bool(row[0])
 
 

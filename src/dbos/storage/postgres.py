@@ -123,7 +123,8 @@ class PostgresConnections:
     def read(self, name: str, parameters: Row = ()) -> list[Row]:
         try:
             with self._pool.connection() as connection:
-                return connection.execute(self._statements[name], parameters).fetchall()
+                rows: list[Row] = connection.execute(self._statements[name], parameters).fetchall()
+                return rows
         except Exception as error:
             raise self._translate(error) from error
 

@@ -126,9 +126,7 @@ def reset_postgres(
             logger.warning("Could not end other sessions that use schema %s. (%s)", schema, error)
         with connection.transaction():
             for table in tables:
-                connection.execute(
-                    f"DELETE FROM {quote_identifier(schema)}.{quote_identifier(table)}".encode()
-                )
+                connection.execute(f"DELETE FROM {quote_identifier(schema)}.{quote_identifier(table)}".encode())
     logger.info("Deleted all rows of schema %s of database %s.", schema, database_name)
 
 
@@ -139,9 +137,7 @@ def _database_exists(conninfo: str, database_name: str, connect_kwargs: Mapping[
 
 
 def _owned_tables(connection: PostgresConnection, schema: str) -> list[str]:
-    rows = connection.execute(
-        "SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = %s", (schema,)
-    ).fetchall()
+    rows = connection.execute("SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = %s", (schema,)).fetchall()
     existing = {name for (name,) in rows}
     return [table for table in OWNED_TABLES if table in existing]
 

@@ -63,9 +63,7 @@ def load_statements(backend: str, schema: str | None) -> dict[str, Statement]:
             continue
         for statement in _read_named(backend, name, _substitutions(schema)):
             if statement.name in statements:
-                raise ValueError(
-                    f"Statement {statement.name} of {backend}/{name} is in another file as well."
-                )
+                raise ValueError(f"Statement {statement.name} of {backend}/{name} is in another file as well.")
             statements[statement.name] = statement
     return statements
 
@@ -79,9 +77,7 @@ def load_schema(backend: str, schema: str | None, *, use_listen_notify: bool = F
 
 
 @cache
-def load_migrations(
-    backend: str, schema: str | None, *, use_listen_notify: bool = False
-) -> tuple[Migration, ...]:
+def load_migrations(backend: str, schema: str | None, *, use_listen_notify: bool = False) -> tuple[Migration, ...]:
     """The history in order. Versions that change nothing on this backend are missing."""
     blocks: dict[int, tuple[bool, list[str]]] = {}
     for name in _file_names(backend, "migrations"):
@@ -93,9 +89,7 @@ def load_migrations(
                 continue
             options = frozenset(header[2].split())
             if unknown := options - {"online", "listen_notify"}:
-                raise ValueError(
-                    f"Unknown option {sorted(unknown)} of migration {header[1]} in {backend}/{name}."
-                )
+                raise ValueError(f"Unknown option {sorted(unknown)} of migration {header[1]} in {backend}/{name}.")
             lines = []
             if use_listen_notify or "listen_notify" not in options:
                 lines = blocks.setdefault(int(header[1]), ("online" in options, lines))[1]

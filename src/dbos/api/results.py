@@ -1,0 +1,128 @@
+"""Results and status of workflows: ask, wait, list the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..engine.plans import Plan
+from ..engine.waiting import existing_status_plan, result_plan, status_plan, steps_plan, wait_first_plan
+from ..engine.workers import refuse_running_loop
+from ..types import StepInfo, WorkflowStatus
+from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync
+from .runtime import blocking, check_unsharded, engine_here, run, run_async, twin
+
+
+def _get_result(workflow_id: str, *, shard_key: str | None = None) -> Plan[Any]:
+    """Wait for a workflow to end; its value, or its exception raised. Waits for ever for an id that never starts.
+
+    Durability: in workflow code recorded as one step; a replay returns or raises what was recorded.
+    """
+    check_unsharded(shard_key)
+    return result_plan(engine_here(), workflow_id)
+
+
+def _get_workflow_status(workflow_id: str, *, shard_key: str | None = None) -> Plan[WorkflowStatus | None]:
+    """The status of a workflow with its arguments and result, or None when there is none.
+
+    Durability: in workflow code recorded as one step.
+    """
+    check_unsharded(shard_key)
+    return status_plan(engine_here(), workflow_id)
+
+
+def _list_workflow_steps(
+    workflow_id: str,
+    *,
+    load_output: bool = True,
+    limit: int | None = None,
+    offset: int | None = None,
+    shard_key: str | None = None,
+) -> Plan[list[StepInfo]]:
+    """The recorded steps of a workflow, in order; empty for an unknown one.
+
+    Args:
+        load_output: False leaves `output` and `error` None and does not read them.
+        limit, offset: Which of them; default all.
+
+    Durability: in workflow code recorded as one step.
+    """
+    check_unsharded(shard_key)
+    return steps_plan(engine_here(), workflow_id, load_output, limit, offset)
+
+
+def _distinct_ids(handles: Sequence[Any]) -> list[str]:
+    ids = [handle.workflow_id for handle in handles]
+    if not ids:
+        raise ValueError("wait_first needs at least one handle")
+    if len(set(ids)) != len(ids):
+        raise ValueError("wait_first was given several handles of one workflow")
+    return ids
+
+
+class ResultCalls:
+    """Handles, results, status and steps of workflows."""
+
+    get_result = blocking("get_result", _get_result)
+    get_result_async = twin("get_result", _get_result)
+    get_workflow_status = blocking("get_workflow_status", _get_workflow_status)
+    get_workflow_status_async = twin("get_workflow_status", _get_workflow_status)
+    list_workflow_steps = blocking("list_workflow_steps", _list_workflow_steps)
+    list_workflow_steps_async = twin("list_workflow_steps", _list_workflow_steps)
+
+    @staticmethod
+    def retrieve_workflow(
+        workflow_id: str, existing_workflow: bool = True, *, shard_key: str | None = None
+    ) -> WorkflowHandle[Any]:
+        """A handle on a workflow.
+
+        Args:
+            existing_workflow: False returns at once, without looking whether the workflow exists.
+
+        Raises:
+            DBOSNonExistentWorkflowError: there is no such workflow.
+
+        Durability: in workflow code the look is recorded as one step.
+        """
+        refuse_running_loop("retrieve_workflow")
+        check_unsharded(shard_key)
+        engine = engine_here()
+        if existing_workflow:
+            run(engine, existing_status_plan(engine, workflow_id))
+        return Handle(workflow_id)
+
+    @staticmethod
+    async def retrieve_workflow_async(
+        workflow_id: str, existing_workflow: bool = True, *, shard_key: str | None = None
+    ) -> WorkflowHandleAsync[Any]:
+        """As `retrieve_workflow`, from async code."""
+        check_unsharded(shard_key)
+        engine = engine_here()
+        if existing_workflow:
+            await run_async(engine, existing_status_plan(engine, workflow_id))
+        return AsyncHandle(workflow_id)
+
+    @staticmethod
+    def wait_first(handles: list[WorkflowHandle[Any]], *, polling_interval_sec: float = 1.0) -> WorkflowHandle[Any]:
+        """The handle of a workflow that has ended, whichever way; waits for the first.
+
+        Raises:
+            ValueError: no handles, or two of one workflow.
+
+        Durability: in workflow code the winner is recorded as one step; a replay returns its handle.
+        """
+        refuse_running_loop("wait_first")
+        ids = _distinct_ids(handles)
+        engine = engine_here()
+        winner = run(engine, wait_first_plan(engine, ids, polling_interval_sec))
+        return {handle.workflow_id: handle for handle in handles}[winner]
+
+    @staticmethod
+    async def wait_first_async(
+        handles: list[WorkflowHandleAsync[Any]], *, polling_interval_sec: float = 1.0
+    ) -> WorkflowHandleAsync[Any]:
+        """As `wait_first`, with async handles."""
+        ids = _distinct_ids(handles)
+        engine = engine_here()
+        winner = await run_async(engine, wait_first_plan(engine, ids, polling_interval_sec))
+        return {handle.workflow_id: handle for handle in handles}[winner]

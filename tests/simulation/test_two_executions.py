@@ -1,0 +1,65 @@
+"""A paused process is taken for dead: two executions of one workflow, and still exactly one outcome.
+
+The first process freezes at a random point, a second one recovers its workflows and goes on, then the first one wakes
+up. It owns nothing any more: it stops at its next write, writes nothing, and its callers get the outcome that the second
+has recorded. (`World` checks every write against the owner, and that nobody works on after it was fenced.)
+DBOS_SIMULATION_SEED and DBOS_SIMULATION_SEEDS as in `test_random_schedules`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from .checks import baselines, problems
+from .faults import SeededFaults
+from .scenarios import SCENARIOS
+from .world import Result, Scenario, World
+
+CHUNK = 50
+
+
+def seeds() -> list[int]:
+    alone = os.environ.get("DBOS_SIMULATION_SEED")
+    if alone:
+        return [int(alone)]
+    return list(range(int(os.environ.get("DBOS_SIMULATION_SEEDS", "500"))))
+
+
+CHUNKS = [seeds()[start : start + CHUNK] for start in range(0, len(seeds()), CHUNK)]
+
+
+def run(seed: int) -> tuple[Scenario, World, Result]:
+    rng = random.Random(seed)
+    scenario = SCENARIOS[seed % len(SCENARIOS)]
+    points = len(baselines(scenario.name)[0].points)
+    faults = SeededFaults(
+        freeze_at=rng.randrange(points),
+        seed=seed,
+        failure_share=rng.choice((0.0, 0.0, 0.05)),
+        slow_share=rng.choice((0.0, 0.0, 0.05)),
+    )
+    world = World(scenario, faults, seed=seed)
+    takeover_after, thaw_after = rng.choice((0.0, 1.0, 15.0)), rng.choice((0.0, 0.001, 0.01, 0.1, 2.0, 30.0))
+    return scenario, world, world.run_two(takeover_after, thaw_after)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS, ids=[f"{chunk[0]}-{chunk[-1]}" for chunk in CHUNKS])
+def test_two_executions_of_one_workflow_have_one_outcome(chunk: list[int]) -> None:
+    for seed in chunk:
+        name = SCENARIOS[seed % len(SCENARIOS)].name
+        where = f"seed {seed} ({name}), run it alone with DBOS_SIMULATION_SEED={seed}"
+        try:
+            scenario, _, result = run(seed)
+        except Exception as error:
+            raise AssertionError(f"{where}: {error!r}") from error
+        found = problems(scenario, result)
+        assert not found, f"{where}:\n" + "\n".join(found)
+
+
+def test_most_seeds_do_bring_a_takeover_and_a_fenced_execution() -> None:
+    worlds = [run(seed)[1] for seed in range(3 * len(SCENARIOS))]
+    assert sum(world.handovers for world in worlds) > len(worlds) // 2
+    assert sum(world.fenced_executions for world in worlds) > len(worlds) // 3
