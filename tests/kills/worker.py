@@ -22,6 +22,7 @@ import os
 import signal
 import sqlite3
 import sys
+import threading
 from typing import Any
 
 from dbos import DBOS, SetWorkflowID
@@ -135,7 +136,8 @@ def add_and_maybe_pause(total: int, i: int) -> int:
     note_step()
     if i == _pause_at:
         wait_for_idle_sqlite()
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this very thread: one sent to the process may be taken by another, and this one runs on for a moment.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     return total + i
 
 

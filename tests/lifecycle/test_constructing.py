@@ -164,9 +164,7 @@ def test_identity_comes_from_the_configuration_then_the_environment(
     assert (DBOS.application_version, DBOS.executor_id) == ("v7", "mine")
 
 
-def test_an_empty_executor_variable_counts_as_unset(
-    lite: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_executor_variable_counts_as_unset(lite: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # 01 2.7
     monkeypatch.setenv("DBOS__VMID", "")
     DBOS(config=lite)

@@ -332,9 +332,7 @@ def test_functions_work_again_after_a_relaunch(app: type[DBOS], config: dict[str
     assert work() == 1
 
 
-def test_another_application_may_be_constructed_after_destroy(
-    app: type[DBOS], config: dict[str, Any]
-) -> None:
+def test_another_application_may_be_constructed_after_destroy(app: type[DBOS], config: dict[str, Any]) -> None:
     DBOS.destroy()
     DBOS(config={**config, "name": "second-app", "application_version": "v2"})
     DBOS.launch()
@@ -342,9 +340,7 @@ def test_another_application_may_be_constructed_after_destroy(
     assert (version["version_name"], version["application_name"]) == ("v2", "second-app")
 
 
-def test_a_function_of_a_destroyed_registry_is_not_called_directly(
-    app: type[DBOS], config: dict[str, Any]
-) -> None:
+def test_a_function_of_a_destroyed_registry_is_not_called_directly(app: type[DBOS], config: dict[str, Any]) -> None:
     # 01 R60, 02 R224
     @DBOS.workflow()
     def old() -> int:

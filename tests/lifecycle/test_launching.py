@@ -114,9 +114,7 @@ def test_launching_returns_before_recovered_workflows_have_run(config: dict[str,
 # --- failing
 
 
-def test_an_unreachable_server_fails_the_launch_at_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unreachable_server_fails_the_launch_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     # 01 R46
     DBOS(
         config={
@@ -347,15 +345,11 @@ def test_several_processes_may_launch_on_an_empty_database_at_once(database_url:
 # --- database URLs
 
 
-@pytest.mark.parametrize(
-    "prefix", ["postgres://", "postgresql://", "postgresql+psycopg2://", "postgresql+psycopg://"]
-)
+@pytest.mark.parametrize("prefix", ["postgres://", "postgresql://", "postgresql+psycopg2://", "postgresql+psycopg://"])
 def test_every_name_of_postgres_in_the_url_means_our_driver(prefix: str) -> None:
     # 01 R11
     url = url_of(new_database_name())
-    launched(
-        {"name": "test-app", "system_database_url": prefix + url.split("://")[1], "log_level": "WARNING"}
-    )
+    launched({"name": "test-app", "system_database_url": prefix + url.split("://")[1], "log_level": "WARNING"})
     DBOS.destroy()
     assert rows(url, "SELECT count(*) AS n FROM application_versions") == [{"n": 1}]
 

@@ -32,6 +32,8 @@ DBOS(config={
 def first() -> int:
     return 1
 
+PROGRAM = __file__
+
 def say(word: str) -> None:
     print(word, flush=True)
 
@@ -105,7 +107,7 @@ def test_running_sync_workflows_finish_when_the_main_thread_ends(start: Start, d
                 frame = sys._current_frames()[threading.main_thread().ident]
                 while frame.f_back is not None:
                     frame = frame.f_back
-                if frame.f_code.co_filename != __file__:
+                if frame.f_code.co_filename != PROGRAM:
                     return
                 time.sleep(0.005)
 

@@ -122,9 +122,7 @@ def test_a_sqlite_url_without_a_file_is_a_value_error() -> None:
 def test_a_missing_file_is_fine(tmp_path: Path) -> None:
     # 01 R65, R66
     for truncate in (True, False):
-        DBOS.reset_system_database(
-            system_database_url=f"sqlite:///{tmp_path}/absent.sqlite", truncate=truncate
-        )
+        DBOS.reset_system_database(system_database_url=f"sqlite:///{tmp_path}/absent.sqlite", truncate=truncate)
     assert list(tmp_path.iterdir()) == []
 
 

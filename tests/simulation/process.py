@@ -22,7 +22,7 @@ from dbos.engine.journal import Entry, commit_batch, publish, retry_pauses
 from dbos.engine.plans import Call, Commit, Effect, Plan
 from dbos.engine.registry import Registry
 from dbos.engine.signals import Waiter
-from dbos.records import Answer, Record, Verdict
+from dbos.records import Answer, Record, StepCompleted, Verdict
 from dbos.storage.store import StoreRefused, StoreUnavailable
 
 from .virtual import Actor, VirtualClock, current_actor
@@ -371,7 +371,11 @@ class FaultyStore:
         before = [world.database.trace(record) for record in fenced]
         if any(getattr(record, "name", None) == POISON for record in records):
             raise StoreRefused("simulated: a text that the database cannot hold")
+        losers = [record for record in records if not world.database.may_write(record)]
         answers = self._store.commit(records)
+        for record, answer in zip(records, answers):
+            if record in losers and not _stops(record, answer):
+                world.violate(f"{record!r} by {self._process} was answered {answer}, but its execution is fenced")
         for record, trace in zip(fenced, before):
             if world.database.trace(record) != trace:
                 world.violate(f"{record!r} was written by {self._process}, which does not own the workflow")
@@ -380,7 +384,16 @@ class FaultyStore:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         operation = getattr(self._store, name)
         if name in WRITES:
-            return lambda *args, **kwargs: self._change(name, lambda: operation(*args, **kwargs))
+
+            def change(*args: Any, **kwargs: Any) -> Any:
+                answer = operation(*args, **kwargs)
+                if name == "requeue_pending":
+                    self._process.world.note_requeued(answer)
+                elif name == "resume_workflows":
+                    self._process.world.note_requeued(args[0])
+                return answer
+
+            return lambda *args, **kwargs: self._change(name, lambda: change(*args, **kwargs))
         return lambda *args, **kwargs: self._read(lambda: operation(*args, **kwargs))
 
     def _read(self, operation: Callable[[], Any]) -> Any:
@@ -410,6 +423,12 @@ class FaultyStore:
         if current_actor() is not None and faults.answer_lost():
             raise StoreUnavailable("simulated: connection lost after the write")
         return answer
+
+
+def _stops(record: Record, answer: Answer) -> bool:
+    """Whether the answer tells an execution that it lost its workflow. Two answers may not: the same outcome as the
+    recorded one, and a child that an earlier try created, which is executed."""
+    return answer is Verdict.FENCED or (answer is Verdict.APPLIED and not isinstance(record, StepCompleted))
 
 
 def _target(record: Record) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,9 +106,10 @@ class World:
         self._version = first_version
         self._recorded_at_crash: set[tuple[str, int, str]] = set()
         self._launched_at_ms = 0
-        self._fenced: set[str | None] = set()
+        self._fenced: set[tuple[str, str]] = set()
         self._seed = seed
         self._calls: Counter[tuple[str, int, int]] = Counter()
+        self._requeued: Counter[str] = Counter()
         self._delivered: dict[str, list[tuple[str, str]]] = {}
         self._processes: list[Process] = []
         self._functions: dict[str, Callable[..., Any]] = {}
@@ -130,16 +131,20 @@ class World:
 
     def note_fenced(self, record: Record) -> None:
         """An execution has learned that it lost its workflow."""
-        token = record.parent and record.parent.owner_token if isinstance(record, WorkflowStarted) else record.owner_token
-        self._fenced.add(token)
+        if not isinstance(record, WorkflowStarted):
+            self._fenced.add((record.workflow_id, record.owner_token))
+        elif record.parent is not None:
+            self._fenced.add((record.parent.workflow_id, record.parent.owner_token))
 
     @property
     def fenced_executions(self) -> int:
         return len(self._fenced)
 
     def note_intention(self, context: Context | None) -> None:
-        if context is not None and context.execution is not None and context.execution.owner_token in self._fenced:
-            self.violate(f"{context.execution} goes on after it was fenced")
+        """An execution has decided to run user code: not once it knows that it lost its workflow."""
+        execution = context.execution if context is not None else None
+        if execution is not None and (execution.workflow_id, execution.owner_token) in self._fenced:
+            self.violate(f"{execution} goes on after it was fenced")
 
     def note_call(self, process: Process, context: Context | None) -> None:
         """User code is about to run: never for a step that this owner has recorded, and not too often."""
@@ -156,9 +161,15 @@ class World:
                 self.violate(f"step {step_id} of {workflow_id} is recorded and was executed again")
         key = (workflow_id, step_id, attempt)
         self._calls[key] += 1
+        if self._calls[key] > 1 + self._requeued[workflow_id]:
+            self.violate(f"{key} was executed more often than once for each time its workflow was handed over")
         # A resume that was not recorded when the process died is done again.
-        if self._calls[key] > (1 + self.crashes + self.handovers) * (1 + self.scenario.resumes):
+        if self.faults.is_punctual and self._calls[key] > (1 + self.crashes) * (1 + self.scenario.resumes):
             self.violate(f"{key} was executed {self._calls[key]} times, after {self.crashes} crashes")
+
+    def note_requeued(self, workflow_ids: Sequence[str]) -> None:
+        """Whoever executes these workflows has lost them."""
+        self._requeued.update(workflow_ids)
 
     # --- running
 

@@ -290,12 +290,37 @@ def test_steps_may_be_methods_of_any_object(app: type[DBOS], config: Config, dat
     assert runs == ["hammer"]
 
 
-def test_a_workflow_decorator_above_staticmethod_is_refused_at_decoration() -> None:
-    """02 R246, in its better form: said at once instead of failing with arguments only."""
-    with pytest.raises(TypeError, match="staticmethod"):
+def test_the_decorators_of_static_and_class_methods_may_stand_in_either_order(
+    app: type[DBOS], config: Config, database_url: str
+) -> None:
+    """02 R246: in the reference this order fails as soon as there are arguments."""
 
-        class C:
-            @DBOS.workflow()  # type: ignore[arg-type]
-            @staticmethod
-            def wf(value: int) -> int:
-                return value
+    @DBOS.dbos_class()
+    class C:
+        @DBOS.workflow()  # type: ignore[arg-type]
+        @staticmethod
+        def static(value: int) -> int:
+            return C.step(value)
+
+        @DBOS.workflow()  # type: ignore[arg-type]
+        @classmethod
+        def of_class(cls, value: int) -> str:
+            return f"{cls.__name__} {value}"
+
+        @DBOS.step(name="s")  # type: ignore[arg-type]
+        @staticmethod
+        def step(value: int) -> int:
+            return value + 1
+
+    calls: dict[str, Any] = {"a": lambda: C.static(1), "b": lambda: C.of_class(2), "c": lambda: C().static(3)}
+    expected = {"a": 2, "b": "C 2", "c": 4}
+    for workflow_id, call in calls.items():
+        with SetWorkflowID(workflow_id):
+            assert call() == expected[workflow_id]
+        make_pending(database_url, workflow_id)
+    assert status_row(database_url, "a")["class_name"] is None
+    assert status_row(database_url, "b")["class_name"] == C.__qualname__
+    assert step_names(database_url, "a") == {1: "s"}
+    relaunch(config)
+    for workflow_id, value in expected.items():
+        assert DBOS.retrieve_workflow(workflow_id).get_result() == value

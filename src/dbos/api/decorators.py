@@ -68,6 +68,9 @@ def workflow(
     registry = state.registry
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        if isinstance(function, (staticmethod, classmethod)):
+            # The decorators in the other order (02 R246): the method stays what it is.
+            return cast(Callable[P, R], type(function)(decorate(function.__func__)))
         registered_name = _checked_name(name, function, "workflow")
         is_async = inspect.iscoroutinefunction(function)
         if not is_async and inspect.iscoroutinefunction(inspect.unwrap(function)):
@@ -225,6 +228,9 @@ def step(
     registry = state.registry
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        if isinstance(function, (staticmethod, classmethod)):
+            # The decorators in the other order (02 R246): the method stays what it is.
+            return cast(Callable[P, R], type(function)(decorate(function.__func__)))
         registered_name = _checked_name(name, function, "step")
         is_async = inspect.iscoroutinefunction(function)
         spec = step_spec(
@@ -314,6 +320,8 @@ def dbos_class(class_name: str | None = None) -> Callable[[C], C]:
     """
     if class_name is not None and not isinstance(class_name, str):
         raise TypeError("Write @DBOS.dbos_class() with parentheses")
+    if class_name is not None:
+        check_text(class_name, "class name")
     registry = state.registry
 
     def decorate(cls: C) -> C:

@@ -6,7 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 from ..engine.execution import Completion
 from ..engine.waiting import existing_status_plan, handle_result_plan
-from ..engine.workers import refuse_running_loop
+from ..engine.workers import refuse_running_loop, running_loop
 from ..types import WorkflowStatus
 from .runtime import current_engine, run, run_async
 
@@ -59,6 +59,17 @@ class WorkflowHandleAsync(Protocol[R_co]):
     async def get_status(self) -> WorkflowStatus: ...
 
 
+def _refuse_self_deadlock(completion: Completion | None) -> None:
+    """Raise RuntimeError when the wait would block the event loop that has to run the workflow (02 R239)."""
+    if completion is None or completion.done or completion.loop is None:
+        return
+    if running_loop() is completion.loop:
+        raise RuntimeError(
+            "get_result() was called on the event loop that runs the workflow, which it would block for ever. Start "
+            "it with `await DBOS.start_workflow_async(...)` and await the result, or wait in another thread."
+        )
+
+
 class Handle(Generic[R]):
     """The sync handle; live when it holds the completion of an execution in this process."""
 
@@ -75,6 +86,7 @@ class Handle(Generic[R]):
 
     def get_result(self, *, polling_interval_sec: float = 1.0) -> R:
         engine = current_engine()
+        _refuse_self_deadlock(self._completion)
         result: R = run(engine, handle_result_plan(engine, self.workflow_id, self._completion, polling_interval_sec))
         return result
 

@@ -10,9 +10,10 @@ from ..engine.operations import operation_plan
 from ..engine.plans import Plan, Read
 from ..engine.workers import refuse_running_loop
 from ..error import DBOSException, DBOSNonExistentWorkflowError
+from ..serialization import check_text
 from ..types import INTERNAL_QUEUE_NAME, VersionInfo
 from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync
-from .runtime import blocking, check_unsharded, current_engine, engine_here, run, run_async, twin
+from .runtime import blocking, check_ids, check_unsharded, current_engine, engine_here, run, run_async, twin
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,6 +32,7 @@ def _cancel_workflows(
     Durability: in workflow code recorded as one step.
     """
     check_unsharded(shard_key)
+    check_ids(*workflow_ids)
     return operation_plan("DBOS.cancelWorkflow", _cancel(engine_here(), list(workflow_ids), cancel_children))
 
 
@@ -58,6 +60,7 @@ def _resume_workflows(
     workflow_ids: list[str], *, queue_name: str | None = None, shard_key: str | None = None
 ) -> Plan[None]:
     check_unsharded(shard_key)
+    check_ids(*workflow_ids)
     return operation_plan("DBOS.resumeWorkflow", _resume(engine_here(), list(workflow_ids), queue_name))
 
 
@@ -104,6 +107,7 @@ def _set_latest_application_version(version_name: str, *, application_name: str 
     Raises:
         DBOSException: no such version is registered, or another application owns it.
     """
+    check_text(version_name, "application version")
     engine = current_engine()
     owner = application_name or engine.settings.name
     now_ms = engine.clock.now_ms()

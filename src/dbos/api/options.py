@@ -113,7 +113,7 @@ class SetWorkflowTimeout(_Block):
             raise DBOSException(f"A workflow timeout is a number of seconds or None, not {workflow_timeout_sec!r}")
         if math.isinf(workflow_timeout_sec) and workflow_timeout_sec > 0:
             raise OverflowError("A workflow timeout must be finite; for no timeout give None")
-        milliseconds = 0 if math.isnan(workflow_timeout_sec) else int(workflow_timeout_sec * 1000)
+        milliseconds = int(workflow_timeout_sec * 1000) if math.isfinite(workflow_timeout_sec) else 0
         if milliseconds <= 0:
             raise DBOSException(
                 f"A workflow timeout must be at least one millisecond, not {workflow_timeout_sec!r} seconds; for no "
@@ -134,7 +134,7 @@ class SetWorkflowAttributes(_Block):
             if not isinstance(attributes, dict):
                 raise DBOSException(f"Workflow attributes must be a dictionary, not {type(attributes).__name__}")
             try:
-                check_text(json.dumps(attributes, ensure_ascii=False), "workflow attributes")
+                check_text(json.dumps(attributes, ensure_ascii=False, allow_nan=False), "workflow attributes")
                 if "\\u0000" in json.dumps(attributes):
                     raise ValueError("a NUL character")
             except (TypeError, ValueError) as error:

@@ -10,7 +10,7 @@ from ..engine.waiting import existing_status_plan, result_plan, status_plan, ste
 from ..engine.workers import refuse_running_loop
 from ..types import StepInfo, WorkflowStatus
 from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync
-from .runtime import blocking, check_unsharded, engine_here, run, run_async, twin
+from .runtime import blocking, check_ids, check_unsharded, engine_here, run, run_async, twin
 
 
 def _get_result(workflow_id: str, *, shard_key: str | None = None) -> Plan[Any]:
@@ -19,6 +19,7 @@ def _get_result(workflow_id: str, *, shard_key: str | None = None) -> Plan[Any]:
     Durability: in workflow code recorded as one step; a replay returns or raises what was recorded.
     """
     check_unsharded(shard_key)
+    check_ids(workflow_id)
     return result_plan(engine_here(), workflow_id)
 
 
@@ -28,6 +29,7 @@ def _get_workflow_status(workflow_id: str, *, shard_key: str | None = None) -> P
     Durability: in workflow code recorded as one step.
     """
     check_unsharded(shard_key)
+    check_ids(workflow_id)
     return status_plan(engine_here(), workflow_id)
 
 
@@ -48,6 +50,7 @@ def _list_workflow_steps(
     Durability: in workflow code recorded as one step.
     """
     check_unsharded(shard_key)
+    check_ids(workflow_id)
     return steps_plan(engine_here(), workflow_id, load_output, limit, offset)
 
 
@@ -86,6 +89,7 @@ class ResultCalls:
         """
         refuse_running_loop("retrieve_workflow")
         check_unsharded(shard_key)
+        check_ids(workflow_id)
         engine = engine_here()
         if existing_workflow:
             run(engine, existing_status_plan(engine, workflow_id))
@@ -97,6 +101,7 @@ class ResultCalls:
     ) -> WorkflowHandleAsync[Any]:
         """As `retrieve_workflow`, from async code."""
         check_unsharded(shard_key)
+        check_ids(workflow_id)
         engine = engine_here()
         if existing_workflow:
             await run_async(engine, existing_status_plan(engine, workflow_id))

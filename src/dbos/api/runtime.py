@@ -14,6 +14,7 @@ from ..engine.plans import Plan
 from ..engine.registry import Registry
 from ..engine.workers import refuse_running_loop
 from ..error import DBOSException
+from ..serialization import check_text
 
 if TYPE_CHECKING:
     from .app import DBOS
@@ -69,6 +70,14 @@ def engine_here() -> Engine:
     """The engine of the running workflow, else that of the launched application."""
     execution = current_execution()
     return execution.engine if execution is not None else current_engine()
+
+
+def check_ids(*workflow_ids: str) -> None:
+    """Refuse what cannot be the id of a workflow in any database."""
+    for workflow_id in workflow_ids:
+        if not isinstance(workflow_id, str):
+            raise DBOSException(f"A workflow id is a text, not {workflow_id!r}")
+        check_text(workflow_id, "workflow id")
 
 
 def check_unsharded(shard_key: str | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..engine.arguments import type_hints
 from ..engine.registry import ValidateArgs
+from .runtime import state
 
 RECEIVERS = ("self", "cls")
 
@@ -41,7 +42,7 @@ def make_pydantic_args_validator(func: Callable[..., Any]) -> ValidateArgs:
 
     def validate(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         prepare()
-        wanted = parameters[1:] if parameters and parameters[0].name in RECEIVERS else parameters
+        wanted = parameters[1:] if parameters and _takes_receiver(func, parameters[0].name) else parameters
         problems: list[str] = []
 
         def check(name: str, value: Any, where: str) -> Any:
@@ -81,3 +82,14 @@ def make_pydantic_args_validator(func: Callable[..., Any]) -> ValidateArgs:
         return tuple(checked), result
 
     return validate
+
+
+def _takes_receiver(func: Callable[..., Any], first_name: str) -> bool:
+    """Whether the first parameter is the class or instance of a method, which is never stored."""
+    if first_name in RECEIVERS:
+        return True
+    # Asked at a validation, not at decoration: the class is registered after its methods.
+    return any(
+        info.kind in ("class", "instance") and (info.function is func or info.source is func)
+        for info in list(state.registry.workflows.values())
+    )

@@ -204,6 +204,7 @@ class Engine:
         self.enter(execution)
         try:
             if target.info.is_async:
+                execution.completion.loop = self.loops.main()
                 # A fresh context: what the caller had set does not reach the workflow.
                 contextvars.Context().run(self.loops.submit, self._execute_async(execution, target, started.identity))
             else:

@@ -13,6 +13,8 @@ from .plans import Effect, Read
 from .signals import Waiter
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from .engine import Engine
 
 # A replay loads its recorded steps in windows of this many step ids.
@@ -23,7 +25,7 @@ EVERYTHING = 2**31 - 1
 class Completion:
     """The end of an execution in this process, for the live handle: value or error, without a database."""
 
-    __slots__ = ("_lock", "_waiters", "done", "error", "value")
+    __slots__ = ("_lock", "_waiters", "done", "error", "loop", "value")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,6 +33,8 @@ class Completion:
         self.done = False
         self.value: Any = None
         self.error: BaseException | None = None
+        # The event loop that runs the execution, for background executions of async workflows.
+        self.loop: AbstractEventLoop | None = None
 
     def settle(self, value: Any, error: BaseException | None) -> None:
         with self._lock:

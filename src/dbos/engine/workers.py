@@ -144,7 +144,7 @@ class Loops:
         """Run a coroutine on the main loop and block until it is done."""
         try:
             loop = self.main()
-            if _running_loop() is loop:
+            if running_loop() is loop:
                 raise RuntimeError(
                     "This call would wait for a coroutine on the event loop it blocks. Use the _async form."
                 )
@@ -192,7 +192,7 @@ class Loops:
             loop.close()
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -201,5 +201,5 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def refuse_running_loop(name: str) -> None:
     """Raise RuntimeError when called on a thread that runs an event loop, which the call would block."""
-    if _running_loop() is not None:
+    if running_loop() is not None:
         raise RuntimeError(f"{name}() was called while an event loop is running. Use await {name}_async(...) instead.")

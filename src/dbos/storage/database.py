@@ -34,13 +34,11 @@ CHUNK = 1000
 
 
 class Work(NamedTuple):
-    """A statement of a batch: `rows` is a JSON array of records, each of which changes `per_record` rows."""
+    """A statement of a batch: for each of `rows` (see `records`) it changes `changes` rows of the database."""
 
     name: str
-    rows: str
-    now_ms: int
-    records: int
-    per_record: int
+    rows: list[dict[str, Any]]
+    changes: int
 
 
 class Connections(Protocol):
@@ -48,7 +46,7 @@ class Connections(Protocol):
 
     backend: str
 
-    def commit(self, work: Sequence[Work], finished_ids: Sequence[str]) -> Collection[str]:
+    def commit(self, work: Sequence[Work], now_ms: int, finished_ids: Sequence[str]) -> Collection[str]:
         """Run the statements in one transaction of the journal's connection.
 
         Returns the names of those that wrote every row they were meant to. `finished_ids` names the workflows whose
@@ -98,19 +96,18 @@ class SqlStore:
                 finishes.append(record)
             elif type(record) is WorkflowStarted:
                 (roots if record.parent is None else children).append(record)
-        now_ms = self._db.now_ms()
         work: list[Work] = []
         if roots:
-            work.append(Work("start_workflows", _rows(roots), now_ms, len(roots), 2))
+            work.append(Work("start_workflows", [record.row() for record in roots], 2))
         if children:
-            rows = _rows(children)
-            work.append(Work("start_children", rows, now_ms, len(children), 2))
-            work.append(Work("record_child_starts", rows, now_ms, len(children), 1))
+            rows = [record.row() for record in children]
+            work.append(Work("start_children", rows, 2))
+            work.append(Work("record_child_starts", rows, 1))
         if steps:
-            work.append(Work("record_steps", _rows(steps), now_ms, len(steps), 1))
+            work.append(Work("record_steps", [record.row() for record in steps], 1))
         if finishes:
-            work.append(Work("finish_workflows", _rows(finishes), now_ms, len(finishes), 2))
-        complete = self._db.commit(work, [record.workflow_id for record in finishes])
+            work.append(Work("finish_workflows", [record.row() for record in finishes], 2))
+        complete = self._db.commit(work, self._db.now_ms(), [record.workflow_id for record in finishes])
         if len(complete) == len(work):
             return [Verdict.APPLIED] * len(records)
         return [
@@ -134,16 +131,17 @@ class SqlStore:
         if not rows:
             return Verdict.FENCED
         owner, name, completed_at_ms, _ = rows[0]
-        if name is not None:
-            # The same completion time means that an earlier try of this record did commit (02 R84).
-            if completed_at_ms == record.completed_at_ms or record.keep_existing:
-                return Verdict.APPLIED
-            return Verdict.REPEATED if owner == record.owner_token else Verdict.FENCED
+        # Whoever lost the workflow stops here, even if this very row is its own (02 R77, R136).
         if owner != record.owner_token:
             return Verdict.FENCED
-        raise StoreUnavailable(f"step {record.step_id} of workflow {record.workflow_id} was not written yet")
+        if name is None:
+            raise StoreUnavailable(f"step {record.step_id} of workflow {record.workflow_id} was not written yet")
+        # The same completion time means that an earlier try of this record did commit (02 R84).
+        own = completed_at_ms == record.completed_at_ms
+        return Verdict.APPLIED if own or record.keep_existing else Verdict.REPEATED
 
     def _answer_to_start(self, record: WorkflowStarted) -> Answer:
+        found = self._db.read("find_start", (record.workflow_id,))
         parent = record.parent
         step_written = False
         if parent is not None:
@@ -152,18 +150,18 @@ class SqlStore:
                 return Verdict.FENCED
             owner, name, _, child_id = rows[0]
             step_written = name is not None and child_id == record.workflow_id
-            if not step_written:
-                if owner != parent.owner_token:
-                    return Verdict.FENCED
-                if name is not None:
-                    return Verdict.REPEATED
-        rows = self._db.read("find_start", (record.workflow_id,))
-        if not rows:
+            # A child that an earlier try created is executed, even if its parent was lost meanwhile.
+            created = step_written and bool(found) and found[0][-1] == record.creator_token
+            if owner != parent.owner_token and not created:
+                return Verdict.FENCED
+            if name is not None and not step_written:
+                return Verdict.REPEATED
+        if not found:
             raise StoreUnavailable(f"workflow {record.workflow_id} was deleted while it was being started")
-        *found, creator_token = rows[0]
+        *columns, creator_token = found[0]
         if creator_token == record.creator_token:
             return Verdict.APPLIED
-        existing = ExistingWorkflow(*found)
+        existing = ExistingWorkflow(*columns)
         mine = (record.name, record.class_name, record.config_name)
         attachable = (existing.name, existing.class_name, existing.config_name) == mine
         if parent is not None and attachable and not parent.reject_existing and not step_written:
@@ -314,10 +312,6 @@ def _statements_of(record: Record) -> frozenset[str]:
     if isinstance(record, WorkflowFinished):
         return frozenset({"finish_workflows"})
     return frozenset({"record_steps"})
-
-
-def _rows(records: Sequence[Record]) -> str:
-    return encode_json([record.row() for record in records])
 
 
 def _claimed(rows: list[Row]) -> list[ClaimedWorkflow]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .database import Row, Work
+from .database import Row, Work, encode_json
 from .libpq import JournalSession
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
@@ -39,6 +39,13 @@ JOURNAL_SETTINGS = (
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; "
     "SET enable_mergejoin = off; SET jit = off"
 )
+
+
+LONE = {
+    "record_steps": "record_step",
+    "start_workflows": "start_workflow",
+    "finish_workflows": "finish_workflow",
+}
 
 
 class PostgresConnections:
@@ -100,8 +107,8 @@ class PostgresConnections:
         self._configure(connection)
         return connection
 
-    def commit(self, work: Sequence[Work], finished_ids: Sequence[str]) -> Collection[str]:
-        statements: list[tuple[str, Row]] = [(item.name, (item.rows, item.now_ms)) for item in work]
+    def commit(self, work: Sequence[Work], now_ms: int, finished_ids: Sequence[str]) -> Collection[str]:
+        statements = [_statement(item, now_ms) for item in work]
         if finished_ids and self._others_listen:
             statements.append(("notify", (SIGNAL_CHANNEL, _payload("finished", finished_ids))))
         with self._journal_lock:
@@ -118,7 +125,7 @@ class PostgresConnections:
                     journal.close()
                     self._journal = None
                 raise translate(error) from error
-        return [item.name for item, count in zip(work, counts) if count == item.records]
+        return [item.name for item, count in zip(work, counts) if count == len(item.rows)]
 
     def read(self, name: str, parameters: Row = ()) -> list[Row]:
         try:
@@ -240,11 +247,21 @@ def translate(error: Exception) -> Exception:
         return StoreUnavailable(text)
     if code[:2] in ("22", "23", "54"):
         return StoreRefused(text)
-    if not code and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+    # A plain DatabaseError without code comes from the client library: the connection broke while it read a result.
+    lost = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) or type(error) is psycopg.DatabaseError
+    if not code and lost:
         return StoreUnavailable(text)
     if isinstance(error, psycopg.DataError):
         return StoreRefused(text)
     return StoreFailed(f"The system database refused a statement: {text} (SQLSTATE {code or 'unknown'}).")
+
+
+def _statement(item: Work, now_ms: int) -> tuple[str, Row]:
+    """The statement for a batch, or for its only record (see `sql/postgres/lone.sql`)."""
+    lone = LONE.get(item.name)
+    if lone is not None and len(item.rows) == 1:
+        return lone, (*item.rows[0].values(), now_ms)
+    return item.name, (encode_json(item.rows), now_ms)
 
 
 def _payload(kind: str, workflow_ids: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sqlite3
 import threading
 import time
@@ -17,10 +18,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..logs import logger
-from .database import Row, Work
+from .database import Row, Work, encode_json
 from .migrate_sqlite import connect_sqlite
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
+
+# The write-ahead log is copied back into the file after so many pages (of 4 KiB) and then written anew from its
+# start. More make the copies rarer, and the pause of the commit that makes one longer.
+LOG_PAGES = 2000
+# Below this much free disk, the space is left to data.
+ENOUGH_FREE_BYTES = 256 * 1024 * 1024
 
 # The statements a batch may hold, in the order in which they run.
 JOURNAL = ("start_workflows", "start_children", "record_child_starts", "record_steps", "finish_workflows")
@@ -45,14 +52,12 @@ class SqliteConnections:
         self._writer = writer
         # Pages of hot indexes stay in memory, up to so many KiB; the default of 2 MB is small for a million rows.
         writer.execute("PRAGMA cache_size = -65536")
-        # The log is copied back into the file after so many pages. More of them make the copy rarer, and hot index
-        # pages are then copied once instead of many times.
-        writer.execute("PRAGMA wal_autocheckpoint = 4000")
+        writer.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+        _preallocate_log(writer, path)
         self._statements = {name: s.texts for name, s in load_statements("sqlite", None).items()}
         self._commit = _prepare_journal(writer, self._statements)
         self._write_lock = threading.Lock()
         self._readers: list[sqlite3.Connection] = []
-        self._all: list[sqlite3.Connection] = [self._writer]
         self._data_version = 0
         self._closed = False
         # A private memory database lives and dies with its one connection, which then also reads.
@@ -61,13 +66,13 @@ class SqliteConnections:
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def commit(self, work: Sequence[Work], finished_ids: Sequence[str]) -> Collection[str]:
+    def commit(self, work: Sequence[Work], now_ms: int, finished_ids: Sequence[str]) -> Collection[str]:
         columns: list[str | int | None] = [None] * (len(JOURNAL) + 1)
-        columns[-1] = work[0].now_ms
+        columns[-1] = now_ms
         expected = 0
         for item in work:
-            columns[JOURNAL.index(item.name)] = item.rows
-            expected += item.records * item.per_record
+            columns[JOURNAL.index(item.name)] = encode_json(item.rows)
+            expected += len(item.rows) * item.changes
         with self._write_lock:
             writer = self._writer
             before = writer.total_changes
@@ -98,10 +103,13 @@ class SqliteConnections:
             reader = self._readers.pop()
         except IndexError:
             reader = self._open_reader()
-        with self._errors():
-            rows = reader.execute(text, parameters).fetchall()
-        self._readers.append(reader)
-        return rows
+        try:
+            with self._errors():
+                return reader.execute(text, parameters).fetchall()
+        finally:
+            self._readers.append(reader)
+            if self._closed:
+                self._close_idle_readers()
 
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
         """Nothing to do: other processes see the commit itself, by `PRAGMA data_version`."""
@@ -126,15 +134,23 @@ class SqliteConnections:
     def close(self) -> None:
         with self._write_lock:
             self._closed = True
-            for connection in self._all:
-                connection.close()
+            self._writer.close()
+        self._close_idle_readers()
+
+    def _close_idle_readers(self) -> None:
+        # Closing a connection while another thread reads with it crashes the interpreter, so each is closed by
+        # whoever takes it off the list last: readers put theirs back first.
+        while self._readers:
+            try:
+                reader = self._readers.pop()
+            except IndexError:
+                return
+            reader.close()
 
     def _open_reader(self) -> sqlite3.Connection:
         if self._closed:
             raise StoreUnavailable("the system database was closed")
-        reader = connect_sqlite(self._path, check_same_thread=False)
-        self._all.append(reader)
-        return reader
+        return connect_sqlite(self._path, check_same_thread=False)
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -157,6 +173,32 @@ class SqliteConnections:
 
     def _errors(self) -> Any:
         return translated_errors(self._path)
+
+
+def _preallocate_log(writer: sqlite3.Connection, path: str) -> None:
+    """Let the write-ahead log have its full length from the beginning.
+
+    Overwriting a file is half as expensive to make durable as extending it, since its length and its blocks need not
+    be recorded each time. Pages of a transaction that is rolled back lengthen the log and mean nothing.
+    """
+    log = path + "-wal"
+    size = LOG_PAGES * 4096
+    if not os.path.exists(log) or os.path.getsize(log) >= size:
+        return
+    if shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free < ENOUGH_FREE_BYTES:
+        return
+    (pages,) = writer.execute("PRAGMA cache_size").fetchone()
+    try:
+        writer.execute("PRAGMA cache_size = 10")
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("CREATE TABLE dbos_log_preallocation (filler BLOB)")
+        writer.execute("INSERT INTO dbos_log_preallocation VALUES (zeroblob(?))", (size,))
+    except sqlite3.Error as error:
+        logger.debug("The write-ahead log was not lengthened: %s", error)
+    finally:
+        if writer.in_transaction:
+            writer.execute("ROLLBACK")
+        writer.execute(f"PRAGMA cache_size = {pages}")
 
 
 def _prepare_journal(writer: sqlite3.Connection, statements: Mapping[str, tuple[str, ...]]) -> str:

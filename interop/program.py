@@ -1,0 +1,328 @@
+"""One program for two interpreters: ours, and one with PyPI `dbos`.
+
+    python program.py <database url> run                    run every workflow to its end
+    python program.py <database url> leave                  run those that hold, kill this process in the middle
+    python program.py <database url> finish <id>...         launch, wait for these workflows
+    python program.py <database url> read                   say everything the API tells about every workflow
+
+Prints one JSON value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from dbos import (
+    DBOS,
+    DBOSConfiguredInstance,
+    DBOSContextSetAuth,
+    PortableWorkflowError,
+    SetWorkflowAttributes,
+    SetWorkflowID,
+    SetWorkflowTimeout,
+    WorkflowSerializationFormat,
+)
+
+URL, ACTION, *IDS = sys.argv[1:]
+HOLDING_IDS = ["checkout", "checkout-async", "waiting-for-child"]
+
+executed: list[str] = []
+_holding = 0
+_lock = threading.Lock()
+
+
+def note() -> None:
+    executed.append(f"{DBOS.workflow_id} {DBOS.step_id}")
+
+
+def arrive() -> bool:
+    """Whether to stay here: in a process that is to die, which it does when everybody has arrived."""
+    global _holding
+    if ACTION != "leave":
+        return False
+    with _lock:
+        _holding += 1
+        if _holding == len(HOLDING_IDS):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return True
+
+
+class OrderError(Exception):
+    def __init__(self, order: str, reason: str) -> None:
+        super().__init__(order, reason)
+        self.order = order
+
+
+@DBOS.step()
+def reserve(item: str, count: int = 1) -> dict[str, Any]:
+    note()
+    return {"item": item, "count": count, "ratio": 0.5, "tags": ("a", b"b"), "none": None, "text": "naïve ☃"}
+
+
+@DBOS.step(name="charge-card")
+async def charge(amount: int) -> int:
+    note()
+    return amount * 2
+
+
+@DBOS.step()
+def refuse(item: str) -> None:
+    note()
+    raise OrderError(item, "out of stock")
+
+
+@DBOS.step(retries_allowed=True, max_attempts=2, interval_seconds=0.01)
+def never() -> None:
+    note()
+    raise ValueError("never")
+
+
+@DBOS.step()
+def hold() -> str:
+    note()
+    if arrive():
+        threading.Event().wait()
+    return "held"
+
+
+@DBOS.step()
+async def hold_async() -> str:
+    note()
+    if arrive():
+        await asyncio.Event().wait()
+    return "held"
+
+
+@DBOS.workflow()
+def child(n: int) -> int:
+    return int(reserve("c", n)["count"]) + 1
+
+
+@DBOS.workflow(name="child.async")
+async def child_async(n: int) -> int:
+    return await charge(n) + 1
+
+
+@DBOS.workflow()
+def holding_child() -> str:
+    return hold()
+
+
+@DBOS.workflow()
+def waiting_for_child() -> str:
+    reserve("before")
+    return holding_child() + "!"
+
+
+@DBOS.workflow()
+def checkout(item: str, *, count: int = 2) -> dict[str, Any]:
+    reserved = reserve(item, count=count)
+    DBOS.sleep(0.02)
+    total = child(count)
+    try:
+        refuse(item)
+    except OrderError as error:
+        reserved["refused"] = error.args
+    hold()
+    handle = DBOS.start_workflow(child_async, count)
+    total += handle.get_result()
+    try:
+        never()
+    except Exception as error:
+        reserved["never"] = type(error).__name__
+    total += DBOS.run_step({"name": "inline"}, lambda: 7)
+    return {**reserved, "total": total}
+
+
+async def seven() -> int:
+    return 7
+
+
+@DBOS.workflow()
+async def checkout_async(item: str, *, count: int = 2) -> dict[str, Any]:
+    reserved = reserve(item, count=count)
+    await DBOS.sleep_async(0.02)
+    total = await child_async(count)
+    try:
+        refuse(item)
+    except OrderError as error:
+        reserved["refused"] = error.args
+    await hold_async()
+    handle = await DBOS.start_workflow_async(child, count)
+    total += await handle.get_result()
+    total += await DBOS.run_step_async({"name": "inline"}, seven)
+    return {**reserved, "total": total}
+
+
+@DBOS.workflow()
+def failing(item: str) -> None:
+    refuse(item)
+
+
+@DBOS.workflow()
+def exhausted() -> None:
+    never()
+
+
+@DBOS.workflow(serialization_type=WorkflowSerializationFormat.PORTABLE)
+def portable(numbers: list[int], *, name: str = "n") -> dict[str, Any]:
+    return {"sum": sum(numbers), "name": name, "step": reserve("p")["count"], "null": None}
+
+
+@DBOS.workflow(serialization_type=WorkflowSerializationFormat.PORTABLE)
+def portable_failing() -> None:
+    raise PortableWorkflowError("it failed", name="Failed", code=17, data={"a": [1, None]})
+
+
+@DBOS.workflow(serialization_type=WorkflowSerializationFormat.PORTABLE)
+def portable_value_error() -> None:
+    raise ValueError("plain")
+
+
+@DBOS.workflow()
+def child_fails() -> str:
+    try:
+        failing("from parent")
+    except OrderError as error:
+        return f"child failed: {error.args}"
+    return "not reached"
+
+
+@DBOS.workflow()
+def sleeper() -> None:
+    reserve("bed")
+    DBOS.sleep(3600)
+
+
+@DBOS.dbos_class()
+class Shop(DBOSConfiguredInstance):
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(config_name=name)
+
+    @DBOS.workflow()
+    def open(self, day: str) -> str:
+        return f"{self.name} {day} {self.sweep(3)}"
+
+    @DBOS.step()
+    def sweep(self, n: int) -> int:
+        return n
+
+    @staticmethod
+    @DBOS.workflow()
+    def motto() -> str:
+        return "motto"
+
+    @classmethod
+    @DBOS.workflow()
+    def count(cls, n: int) -> int:
+        return n
+
+
+def outcome(workflow_id: str) -> Any:
+    try:
+        return ["SUCCESS", repr(DBOS.retrieve_workflow(workflow_id).get_result())]
+    except Exception as error:
+        return ["ERROR", *described(error)]
+
+
+def described(error: BaseException | None) -> list[str]:
+    return [] if error is None else [type(error).__name__, str(error)]
+
+
+def start(workflow_id: str, function: Any, *args: Any, **kwargs: Any) -> None:
+    with SetWorkflowID(workflow_id):
+        DBOS.start_workflow(function, *args, **kwargs)
+
+
+def run(shop: Shop) -> dict[str, Any]:
+    start("checkout", checkout, "book", count=3)
+    start("checkout-async", checkout_async, "lamp")
+    start("waiting-for-child", waiting_for_child)
+    if ACTION == "leave":
+        threading.Event().wait()
+    start("failing", failing, "x")
+    start("exhausted", exhausted)
+    start("portable", portable, [1, 2], name="é")
+    start("portable-failing", portable_failing)
+    start("portable-value-error", portable_value_error)
+    start("child-fails", child_fails)
+    start("shop", shop.open, "monday")
+    start("motto", Shop.motto)
+    start("count", Shop.count, 4)
+    start("step-as-workflow", reserve, "direct")
+    with DBOSContextSetAuth("alice", ["admin", "user"]):
+        start("by-alice", child, 5)
+    with SetWorkflowAttributes({"region": "eu", "n": [1]}):
+        start("with-attributes", child, 6)
+    with SetWorkflowTimeout(1000):
+        start("with-timeout", child, 7)
+    start("sleeper", sleeper)
+    while len(DBOS.list_workflow_steps("sleeper")) < 2:
+        time.sleep(0.01)
+    DBOS.cancel_workflow("sleeper")
+    ids = [*HOLDING_IDS, "failing", "exhausted", "portable", "portable-failing", "portable-value-error", "child-fails"]
+    ids += ["shop", "motto", "count", "step-as-workflow", "by-alice", "with-attributes", "with-timeout", "sleeper"]
+    return {workflow_id: outcome(workflow_id) for workflow_id in ids}
+
+
+def read(ids: list[str]) -> dict[str, Any]:
+    """Everything that does not depend on who reads."""
+    found: dict[str, Any] = {}
+    for workflow_id in ids:
+        status = DBOS.get_workflow_status(workflow_id)
+        fields = {name: getattr(status, name) for name in STATUS_FIELDS}
+        fields["error"] = described(status.error) if status is not None else []
+        steps = [
+            {**step, "error": described(step["error"]), "output": repr(step["output"])}
+            for step in DBOS.list_workflow_steps(workflow_id)
+        ]
+        found[workflow_id] = {
+            "status": {name: repr(value) for name, value in fields.items()},
+            "steps": steps,
+            "outcome": outcome(workflow_id) if fields["status"] not in ("PENDING", "ENQUEUED") else None,
+        }
+    return found
+
+
+STATUS_FIELDS = (
+    "workflow_id status name class_name config_name authenticated_user assumed_role authenticated_roles input output "
+    "created_at updated_at queue_name executor_id app_version workflow_timeout_ms workflow_deadline_epoch_ms "
+    "deduplication_id priority queue_partition_key forked_from was_forked_from parent_workflow_id dequeued_at "
+    "delay_until_epoch_ms completed_at attributes recovery_attempts"
+).split()
+
+
+def main() -> None:
+    DBOS(
+        config={
+            "name": "interop",
+            "application_version": "v1",
+            # A reader must not take over what others have left.
+            "executor_id": "reader" if ACTION == "read" else "executor",
+            "log_level": "ERROR",
+            "system_database_url": URL,
+        }
+    )
+    shop = Shop("north")
+    DBOS.launch()
+    if ACTION in ("run", "leave"):
+        answer: Any = run(shop)
+    elif ACTION == "finish":
+        answer = {workflow_id: outcome(workflow_id) for workflow_id in IDS}
+    else:
+        answer = read(IDS)
+    print(json.dumps({"answer": answer, "executed": executed}), flush=True)
+    # Without waiting for the sleeper.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
