@@ -3,7 +3,7 @@
     python program.py <database url> run                    run every workflow to its end
     python program.py <database url> leave                  run those that hold, kill this process in the middle
     python program.py <database url> finish <id>...         launch, wait for these workflows
-    python program.py <database url> read                   say everything the API tells about every workflow
+    python program.py <database url> read <id>...           say everything the API tells about these workflows
 
 Prints one JSON value.
 """
@@ -31,6 +31,7 @@ from dbos import (
 )
 
 URL, ACTION, *IDS = sys.argv[1:]
+# These workflows wait in a step where a process that is to die has arrived in all of them.
 HOLDING_IDS = ["checkout", "checkout-async", "waiting-for-child"]
 
 executed: list[str] = []
@@ -155,7 +156,7 @@ async def checkout_async(item: str, *, count: int = 2) -> dict[str, Any]:
     except OrderError as error:
         reserved["refused"] = error.args
     await hold_async()
-    handle = await DBOS.start_workflow_async(child, count)
+    handle = await DBOS.start_workflow_async(child_async, count)
     total += await handle.get_result()
     total += await DBOS.run_step_async({"name": "inline"}, seven)
     return {**reserved, "total": total}
@@ -201,6 +202,11 @@ def sleeper() -> None:
     DBOS.sleep(3600)
 
 
+@DBOS.workflow()
+def waits_for_cancelled() -> None:
+    DBOS.retrieve_workflow("sleeper").get_result()
+
+
 @DBOS.dbos_class()
 class Shop(DBOSConfiguredInstance):
     def __init__(self, name: str) -> None:
@@ -231,6 +237,10 @@ def outcome(workflow_id: str) -> Any:
         return ["SUCCESS", repr(DBOS.retrieve_workflow(workflow_id).get_result())]
     except Exception as error:
         return ["ERROR", *described(error)]
+
+
+def shown(value: Any) -> str:
+    return repr(sorted(vars(value).items())) if type(value).__name__ == "WorkflowStatus" else repr(value)
 
 
 def described(error: BaseException | None) -> list[str]:
@@ -268,8 +278,19 @@ def run(shop: Shop) -> dict[str, Any]:
     while len(DBOS.list_workflow_steps("sleeper")) < 2:
         time.sleep(0.01)
     DBOS.cancel_workflow("sleeper")
+    start("waits-for-cancelled", waits_for_cancelled)
     ids = [*HOLDING_IDS, "failing", "exhausted", "portable", "portable-failing", "portable-value-error", "child-fails"]
-    ids += ["shop", "motto", "count", "step-as-workflow", "by-alice", "with-attributes", "with-timeout", "sleeper"]
+    ids += [
+        "shop",
+        "motto",
+        "count",
+        "step-as-workflow",
+        "by-alice",
+        "with-attributes",
+        "with-timeout",
+        "sleeper",
+        "waits-for-cancelled",
+    ]
     return {workflow_id: outcome(workflow_id) for workflow_id in ids}
 
 
@@ -279,25 +300,51 @@ def read(ids: list[str]) -> dict[str, Any]:
     for workflow_id in ids:
         status = DBOS.get_workflow_status(workflow_id)
         fields = {name: getattr(status, name) for name in STATUS_FIELDS}
-        fields["error"] = described(status.error) if status is not None else []
+        error = fields.pop("error")
         steps = [
-            {**step, "error": described(step["error"]), "output": repr(step["output"])}
+            {**step, "error": described(step["error"]), "output": shown(step["output"])}
             for step in DBOS.list_workflow_steps(workflow_id)
         ]
         found[workflow_id] = {
             "status": {name: repr(value) for name, value in fields.items()},
+            "error": described(error),
             "steps": steps,
             "outcome": outcome(workflow_id) if fields["status"] not in ("PENDING", "ENQUEUED") else None,
         }
     return found
 
 
-STATUS_FIELDS = (
-    "workflow_id status name class_name config_name authenticated_user assumed_role authenticated_roles input output "
-    "created_at updated_at queue_name executor_id app_version workflow_timeout_ms workflow_deadline_epoch_ms "
-    "deduplication_id priority queue_partition_key forked_from was_forked_from parent_workflow_id dequeued_at "
-    "delay_until_epoch_ms completed_at attributes recovery_attempts"
-).split()
+STATUS_FIELDS = [
+    "workflow_id",
+    "status",
+    "name",
+    "class_name",
+    "config_name",
+    "authenticated_user",
+    "assumed_role",
+    "authenticated_roles",
+    "input",
+    "output",
+    "error",
+    "created_at",
+    "updated_at",
+    "queue_name",
+    "executor_id",
+    "app_version",
+    "workflow_timeout_ms",
+    "workflow_deadline_epoch_ms",
+    "deduplication_id",
+    "priority",
+    "queue_partition_key",
+    "forked_from",
+    "was_forked_from",
+    "parent_workflow_id",
+    "dequeued_at",
+    "delay_until_epoch_ms",
+    "completed_at",
+    "attributes",
+    "recovery_attempts",
+]
 
 
 def main() -> None:
@@ -319,7 +366,8 @@ def main() -> None:
         answer = {workflow_id: outcome(workflow_id) for workflow_id in IDS}
     else:
         answer = read(IDS)
-    print(json.dumps({"answer": answer, "executed": executed}), flush=True)
+    sys.stdout.write(json.dumps({"answer": answer, "executed": executed}))
+    sys.stdout.flush()
     # Without waiting for the sleeper.
     os._exit(0)
 

@@ -88,9 +88,7 @@ def listed_parameters(signature: str) -> list[tuple[str, str, str]]:
     text = signature.replace("<", "'<").replace(">", ">'") if "<" in signature else signature
     exec(f"def listed{text}: ...", namespace)
     found = parameters(namespace["listed"])
-    return [
-        (name, kind, default.strip("\"'") if "<" in default else default) for name, kind, default in found
-    ]
+    return [(name, kind, default.strip("\"'") if "<" in default else default) for name, kind, default in found]
 
 
 def test_the_package_exports_the_listed_names_and_no_others() -> None:
@@ -109,9 +107,7 @@ def test_the_members_of_dbos_are_the_listed_ones() -> None:
     assert ours - listed == set()
 
 
-@pytest.mark.parametrize(
-    "member", sorted(name for name in SURFACE["classes"]["DBOS"]["members"] if name in dir(DBOS))
-)
+@pytest.mark.parametrize("member", sorted(name for name in SURFACE["classes"]["DBOS"]["members"] if name in dir(DBOS)))
 def test_a_member_of_dbos_has_the_listed_signature(member: str) -> None:
     listed = SURFACE["classes"]["DBOS"]["members"][member]
     ours = inspect.getattr_static(DBOS, member)
@@ -225,7 +221,5 @@ def test_importing_dbos_imports_no_database_driver_and_no_optional_package() -> 
         "croniter",
     ]
     code = f"import dbos, sys; print([name for name in {heavy!r} if name in sys.modules])"
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "[]"

@@ -282,6 +282,10 @@ class Payloads:
         # workflow.
         return DBOSException(f"The stored error was read by {name} as {type(value).__name__}: {value!r:.1000}")
 
+    def can_read(self, format_name: str | None) -> bool:
+        """Whether this process has the serializer of a stored payload."""
+        return format_name is None or format_name in self._decoders
+
     def _encoder(self, format_name: str) -> Callable[[Any], str]:
         try:
             return self._encoders[format_name]

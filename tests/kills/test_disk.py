@@ -120,7 +120,7 @@ def test_a_full_disk_stops_the_workflow_with_a_clear_error_and_it_continues_afte
     workflow = filling.register()
     filling.before[3] = disk.fill
     launch(disk.url)
-    with SetWorkflowID("w"), pytest.raises(StoreFailed, match="disk is full.*Free disk space") as caught:
+    with SetWorkflowID("w"), pytest.raises(StoreFailed, match=r"disk is full.*Free disk space") as caught:
         workflow()
     assert str(disk.directory / "system.sqlite") in str(caught.value)
     DBOS.destroy()
@@ -158,7 +158,7 @@ def test_a_database_that_turns_read_only_stops_the_workflow_and_it_continues_lat
 
     filling.before[4] = turn_read_only
     launch(url)
-    with SetWorkflowID("w"), pytest.raises(StoreFailed, match="readonly database.*writable"):
+    with SetWorkflowID("w"), pytest.raises(StoreFailed, match=r"readonly database.*writable"):
         workflow()
     DBOS.destroy()
     check_pending(url, steps=4)
@@ -172,7 +172,7 @@ def test_launching_on_a_read_only_file_system_names_the_file_and_changes_nothing
     DBOS.destroy()
     before = (disk.directory / "system.sqlite").read_bytes()
     disk.remount("ro")
-    with pytest.raises(DBOSException, match="system.sqlite"):
+    with pytest.raises(DBOSException, match=r"system\.sqlite"):
         launch(disk.url)
     DBOS.destroy()
     disk.remount("rw")

@@ -10,9 +10,7 @@ KILLS = 50
 SEED = 1
 
 
-def test_fifty_kills_under_load_lose_no_workflow_and_repeat_no_recorded_step(
-    database_url: str, tmp_path: Path
-) -> None:
+def test_fifty_kills_under_load_lose_no_workflow_and_repeat_no_recorded_step(database_url: str, tmp_path: Path) -> None:
     campaign = Campaign(database_url, tmp_path, SEED)
     try:
         for _ in range(KILLS):

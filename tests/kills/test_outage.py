@@ -60,8 +60,7 @@ class Load:
         outcomes = self._worker.next_message()
         self._worker.wait()
         assert outcomes == {
-            f"long-{number}": ["SUCCESS", number + sum(range(ROUNDS)) + 2 * number]
-            for number in range(ORDERS)
+            f"long-{number}": ["SUCCESS", number + sum(range(ROUNDS)) + 2 * number] for number in range(ORDERS)
         }
         assert set(self.observer.statuses().values()) == {"SUCCESS"}
         executed = [step for _, step in self._log.executions()]
@@ -70,9 +69,7 @@ class Load:
         assert set(executed) <= self.observer.recorded()
 
 
-def test_workflows_continue_when_postgres_was_cut_off_three_times(
-    own_server: EmbeddedPostgres, tmp_path: Path
-) -> None:
+def test_workflows_continue_when_postgres_was_cut_off_three_times(own_server: EmbeddedPostgres, tmp_path: Path) -> None:
     url, log = own_server.url("outage"), SideLog(tmp_path / "side.log")
     with Worker(url, log) as worker:
         load = Load(worker, url, log)

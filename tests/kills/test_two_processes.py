@@ -49,15 +49,10 @@ def rows_of(observer: Observer) -> list[object]:
     ]
 
 
-def test_processes_that_launch_at_once_on_an_empty_database_all_work(
-    database_url: str, tmp_path: Path
-) -> None:
+def test_processes_that_launch_at_once_on_an_empty_database_all_work(database_url: str, tmp_path: Path) -> None:
     log, observer = SideLog(tmp_path / "side.log"), Observer(database_url)
     with ExitStack() as stack:
-        workers = [
-            stack.enter_context(Worker(database_url, log, executor=f"executor-{number}"))
-            for number in range(4)
-        ]
+        workers = [stack.enter_context(Worker(database_url, log, executor=f"executor-{number}")) for number in range(4)]
         for number, worker in enumerate(workers):
             worker.command("load", first=number * ORDERS_EACH + 1, count=ORDERS_EACH)
         for worker in workers:

@@ -452,3 +452,27 @@ def test_a_sleeping_workflow_does_not_delay_destroy(app: type[DBOS], database_ur
 
 def sleeping_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("dbos-executor")]
+
+
+def test_the_database_may_be_closed_while_other_threads_read(config: dict[str, Any]) -> None:
+    # Closing a SQLite connection under a reading thread crashes the interpreter.
+    @DBOS.workflow()
+    def work() -> None: ...
+
+    def read_until_it_is_gone(reading: threading.Event) -> None:
+        while is_launched():
+            reading.set()
+
+    for _ in range(10):
+        DBOS(config=config)
+        DBOS.launch()
+        work()
+        events = [threading.Event() for _ in range(4)]
+        readers = [threading.Thread(target=read_until_it_is_gone, args=(event,)) for event in events]
+        for reader, event in zip(readers, events, strict=True):
+            reader.start()
+            assert event.wait(60)
+        DBOS.destroy()
+        for reader in readers:
+            reader.join(60)
+            assert not reader.is_alive()

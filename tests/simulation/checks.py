@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from .faults import Faults
 from .scenarios import SCENARIOS
@@ -11,13 +11,11 @@ from .world import Result, Scenario, World
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
-@lru_cache(maxsize=None)
+@cache
 def baselines(name: str) -> tuple[Result, ...]:
     """The uninterrupted run of each version of the code."""
     scenario = BY_NAME[name]
-    return tuple(
-        World(scenario, Faults(), first_version=version).run() for version in range(scenario.versions)
-    )
+    return tuple(World(scenario, Faults(), first_version=version).run() for version in range(scenario.versions))
 
 
 def matching_version(scenario: Scenario, result: Result) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from dbos.records import Record, StepCompleted, WorkflowFinished
@@ -23,7 +23,8 @@ CREATE TRIGGER step_deleted BEFORE DELETE ON operation_outputs BEGIN
 END;
 CREATE TRIGGER outcome_changed BEFORE UPDATE OF status ON workflow_status
 WHEN OLD.status IN ('SUCCESS', 'ERROR') BEGIN
-  INSERT INTO violations VALUES ('the outcome of ' || OLD.workflow_uuid || ' was ' || OLD.status || ', then ' || NEW.status);
+  INSERT INTO violations
+  VALUES ('the outcome of ' || OLD.workflow_uuid || ' was ' || OLD.status || ', then ' || NEW.status);
 END;
 CREATE TRIGGER output_changed BEFORE UPDATE ON workflow_output
 WHEN (SELECT status FROM workflow_status AS w WHERE w.workflow_uuid = OLD.workflow_uuid) IN ('SUCCESS', 'ERROR') BEGIN
@@ -32,7 +33,7 @@ END;
 """
 
 
-@lru_cache(maxsize=1)
+@cache
 def _template() -> sqlite3.Connection:
     connection = connect_sqlite(":memory:", check_same_thread=False)
     migrate_sqlite(connection)
@@ -63,6 +64,13 @@ class SimulatedDatabase:
     def has_step(self, workflow_id: str, step_id: int) -> bool:
         sql = "SELECT 1 FROM operation_outputs WHERE workflow_uuid = ? AND function_id = ?"
         return bool(self.rows(sql, workflow_id, step_id))
+
+    def holds(self, record: Record) -> bool:
+        """Whether what a record says is in the database."""
+        if isinstance(record, StepCompleted):
+            return self.has_step(record.workflow_id, record.step_id)
+        rows = self.rows("SELECT status FROM workflow_status WHERE workflow_uuid = ?", record.workflow_id)
+        return bool(rows) and (not isinstance(record, WorkflowFinished) or rows[0][0] == record.status)
 
     def unfinished(self) -> list[str]:
         sql = "SELECT workflow_uuid FROM workflow_status WHERE status IN ('PENDING', 'ENQUEUED', 'DELAYED')"

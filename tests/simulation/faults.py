@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Faults:
-    """Nothing goes wrong, and everything takes the same time. `crash_at` are numbers of points at which the process dies."""
+    """Nothing goes wrong, and everything takes the same time, but at the points with the numbers in `crash_at` the
+    process dies."""
 
     crash_at: frozenset[int] = frozenset()
     freeze_at: int | None = None

@@ -1,54 +1,30 @@
 """One simulated process: a real engine whose threads, loop, journal thread and store belong to the world.
 
 The plans, the production drivers that carry them out, the SQL, the services and the registry are the real ones.
-Replaced are the places where a process meets the machine: the clock, threads and the loop (`virtual`), blocking waits,
-and the journal's writer. Every yield of every plan is a point where the process can die or freeze, before and after the
-effect is carried out; so is every write to the database.
+Replaced are the places where a process meets the machine: the clock, threads and the loop (`virtual`), blocking waits
+and the journal's writer (`machine`), the answers of the database (`faulty_store`). Every yield of every plan is a point
+where the process can die or freeze, before and after the effect is carried out; so is every write to the database.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from dbos.engine.context import current_context
-from dbos.engine.drivers import Drivers
 from dbos.engine.engine import Engine
-from dbos.engine.journal import Entry, commit_batch, publish, retry_pauses
-from dbos.engine.plans import Call, Commit, Effect, Plan
 from dbos.engine.registry import Registry
-from dbos.engine.signals import Waiter
-from dbos.records import Answer, Record, StepCompleted, Verdict
-from dbos.storage.store import StoreRefused, StoreUnavailable
 
-from .virtual import Actor, VirtualClock, current_actor
+from .faulty_store import FaultyStore
+from .machine import SimulatedDrivers, SimulatedEvent, SimulatedJournal, SimulatedLoops, SimulatedWorkers
+from .virtual import Actor, SimulatedCrash, Stuck, VirtualClock, current_actor, resolve
 
 if TYPE_CHECKING:
     from .world import World
 
 # Which simulated process runs this code; tasks and threads inherit it.
 process_here: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
-
-# Store operations that change the database, besides `commit`.
-WRITES = {
-    "requeue_pending",
-    "claim_workflows",
-    "dead_letter",
-    "cancel_workflows",
-    "cancel_overdue",
-    "resume_workflows",
-}
-
-# The database refuses steps of this name.
-POISON = "poison"
-
-
-class SimulatedCrash(BaseException):
-    """The process is dead: nothing it still does may reach the database."""
 
 
 class Process:
@@ -83,7 +59,7 @@ class Process:
         )
         engine.workers = SimulatedWorkers(self)
         engine.loops = SimulatedLoops(self)
-        engine.journal = SimulatedJournal(self, engine)
+        engine.journal = SimulatedJournal(self, store, engine.signals)
         engine.drivers = SimulatedDrivers(self, store, engine.journal, clock, engine.workers, engine.loops)
         for service in engine.services:
             service._wake = SimulatedEvent(self)
@@ -113,10 +89,13 @@ class Process:
 
     async def gone(self) -> None:
         """Wait until the last thread and task of the dead process has ended."""
-        while self._actors or self._tasks:
+        for _ in range(1000):
+            if not self._actors and not self._tasks:
+                return
             for task in list(self._tasks):
                 task.cancel()
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.01)
+        raise Stuck(f"{self} does not end: {list(self._tasks)}, {len(self._actors)} threads")
 
     def freeze(self) -> None:
         """Everything in this process stops at its next point, for an unknown time."""
@@ -156,7 +135,7 @@ class Process:
     def _thawing(self, frozen: asyncio.Future[None]) -> asyncio.Future[None]:
         """A future of its own for each waiter, since waiters may be cancelled one by one."""
         own: asyncio.Future[None] = self.loop.create_future()
-        frozen.add_done_callback(lambda _: _resolve(own))
+        frozen.add_done_callback(lambda _: resolve(own))
         return own
 
     # --- threads and tasks
@@ -174,7 +153,9 @@ class Process:
         actor.start(self.world.faults.latency_seconds())
         return actor.result
 
-    def run_task(self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context | None = None) -> asyncio.Future[Any]:
+    def run_task(
+        self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context | None = None
+    ) -> asyncio.Future[Any]:
         """Run a coroutine as a task of this process."""
         if context is None:
             context = contextvars.Context()
@@ -215,299 +196,11 @@ class Process:
         if current_actor() is None:
             return
         future: asyncio.Future[None] = self.loop.create_future()
-        timer = self.loop.call_later(seconds, _resolve, future)
+        timer = self.loop.call_later(seconds, resolve, future)
         try:
             self.block_on(future)
         finally:
             timer.cancel()
-
-
-class SimulatedDrivers(Drivers):
-    """The production drivers, with a point before and after each yield and blocking waits in virtual time."""
-
-    def __init__(self, process: Process, *parts: Any) -> None:
-        super().__init__(*parts)
-        self._process = process
-
-    def drive(self, plan: Plan[Any]) -> Any:
-        return super().drive(self._with_points(plan, is_async=False))
-
-    async def drive_async(self, plan: Plan[Any]) -> Any:
-        return await super().drive_async(self._with_points(plan, is_async=True))
-
-    def _with_points(self, plan: Plan[Any], *, is_async: bool) -> Plan[Any]:
-        process = self._process
-        step: Callable[[Any], Effect] = plan.send
-        given: Any = None
-        while True:
-            try:
-                effect = step(given)
-            except StopIteration as stop:
-                return stop.value
-            label = f"{plan.__name__} {type(effect).__name__}"
-            try:
-                if type(effect) is Call:
-                    process.world.note_intention(current_context())
-                if process.frozen is not None:
-                    yield self._thaw(is_async)
-                process.pass_point(f"before {label}")
-                if process.frozen is not None:
-                    yield self._thaw(is_async)
-                if type(effect) is Call:
-                    process.world.note_call(process, current_context())
-                given = yield effect
-                step = plan.send
-                if given is Verdict.FENCED and isinstance(effect, Commit):
-                    process.world.note_fenced(effect.record)
-                process.pass_point(f"after {label}")
-                if process.frozen is not None:
-                    yield self._thaw(is_async)
-            except GeneratorExit:
-                plan.close()
-                raise
-            except BaseException as error:
-                # The death of the process outdoes whatever happened at the same time.
-                given = SimulatedCrash() if process.dead else error
-                step = plan.throw
-
-    def _thaw(self, is_async: bool) -> Call:
-        if is_async:
-            return Call(self._process.wait_while_frozen_async, is_async=True)
-        return Call(self._process.wait_while_frozen)
-
-    def read(self, query: Callable[[Any], Any]) -> Any:
-        pauses = retry_pauses()
-        while True:
-            try:
-                return query(self._store)
-            except StoreUnavailable:
-                self._process.nap(next(pauses))
-
-    def _sleep(self, waiter: Waiter, seconds: float | None) -> bool:
-        loop = self._process.loop
-        future: asyncio.Future[None] = loop.create_future()
-        timer = None if seconds is None else loop.call_later(seconds, _resolve, future)
-        if waiter.install(lambda: _resolve(future)):
-            self._process.block_on(future)
-            waiter.install(None)
-        if timer is not None:
-            timer.cancel()
-        return waiter.fired
-
-    def _seconds_until(self, until_ms: int | None) -> float | None:
-        return None if until_ms is None else max(0.0, (until_ms - self._clock.now_ms()) / 1000)
-
-
-class SimulatedJournal:
-    """The journal with a simulated writer thread, which chooses its moments and the size of its batches."""
-
-    def __init__(self, process: Process, engine: Engine) -> None:
-        self._process = process
-        self._engine = engine
-        self._pending: deque[Entry] = deque()
-        self._work = SimulatedEvent(process)
-
-    def start(self) -> None:
-        self._process.spawn(self._run)
-
-    def commit(self, record: Record) -> Answer:
-        if current_actor() is None:
-            # A sync operation on the event loop: it blocks the loop, so nobody else runs meanwhile.
-            entry = Entry(record)
-            self._settle([entry])
-            return entry.result()
-        entry = self._append(record)
-        assert entry.future is not None
-        self._process.block_on(entry.future)
-        return entry.result()
-
-    async def commit_async(self, record: Record) -> Answer:
-        entry = self._append(record)
-        assert entry.future is not None
-        await entry.future
-        return entry.result()
-
-    def _append(self, record: Record) -> Entry:
-        entry = Entry(record)
-        entry.future = self._process.loop.create_future()
-        self._pending.append(entry)
-        self._work.set()
-        return entry
-
-    def _run(self) -> None:
-        faults = self._process.world.faults
-        while True:
-            self._work.wait(None)
-            self._work.clear()
-            while self._pending:
-                self._process.nap(faults.commit_seconds())
-                size = faults.batch_size(len(self._pending))
-                self._settle([self._pending.popleft() for _ in range(size)])
-
-    def _settle(self, batch: Sequence[Entry]) -> None:
-        commit_batch(self._engine.store, batch, self._process.nap)
-        publish(batch, self._engine.signals)
-        for entry in batch:
-            if entry.future is not None:
-                _resolve(entry.future)
-
-
-class FaultyStore:
-    """The real store as one process sees it: it may not answer, answer late, or lose the answer."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        self._store = process.world.database.store
-        self.backend = self._store.backend
-
-    def commit(self, records: Sequence[Record]) -> list[Answer]:
-        answers: list[Answer] = self._change("commit", lambda: self._commit(records))
-        return answers
-
-    def _commit(self, records: Sequence[Record]) -> list[Answer]:
-        world = self._process.world
-        owned = {_target(record) for record in records if world.database.may_write(record)}
-        fenced = [record for record in records if _target(record) not in owned]
-        before = [world.database.trace(record) for record in fenced]
-        if any(getattr(record, "name", None) == POISON for record in records):
-            raise StoreRefused("simulated: a text that the database cannot hold")
-        losers = [record for record in records if not world.database.may_write(record)]
-        answers = self._store.commit(records)
-        for record, answer in zip(records, answers):
-            if record in losers and not _stops(record, answer):
-                world.violate(f"{record!r} by {self._process} was answered {answer}, but its execution is fenced")
-        for record, trace in zip(fenced, before):
-            if world.database.trace(record) != trace:
-                world.violate(f"{record!r} was written by {self._process}, which does not own the workflow")
-        return answers
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        operation = getattr(self._store, name)
-        if name in WRITES:
-
-            def change(*args: Any, **kwargs: Any) -> Any:
-                answer = operation(*args, **kwargs)
-                if name == "requeue_pending":
-                    self._process.world.note_requeued(answer)
-                elif name == "resume_workflows":
-                    self._process.world.note_requeued(args[0])
-                return answer
-
-            return lambda *args, **kwargs: self._change(name, lambda: change(*args, **kwargs))
-        return lambda *args, **kwargs: self._read(lambda: operation(*args, **kwargs))
-
-    def _read(self, operation: Callable[[], Any]) -> Any:
-        process = self._process
-        process.wait_while_frozen()
-        if process.dead:
-            raise SimulatedCrash()
-        if current_actor() is not None and process.world.faults.unavailable():
-            raise StoreUnavailable("simulated: no answer")
-        return operation()
-
-    def _change(self, name: str, operation: Callable[[], Any]) -> Any:
-        process, faults = self._process, self._process.world.faults
-        process.wait_while_frozen()
-        point = process.pass_point(f"before {name}")
-        process.wait_while_frozen()
-        if current_actor() is not None and faults.unavailable():
-            raise StoreUnavailable("simulated: connection lost before the write")
-        changes = process.world.database.connection.total_changes
-        answer = operation()
-        if process.world.database.connection.total_changes == changes:
-            # Services look again and again; a look that found nothing to do is no place worth a crash.
-            process.world.points[point] = f"idle {name}"
-            return answer
-        process.pass_point(f"after {name}")
-        process.wait_while_frozen()
-        if current_actor() is not None and faults.answer_lost():
-            raise StoreUnavailable("simulated: connection lost after the write")
-        return answer
-
-
-def _stops(record: Record, answer: Answer) -> bool:
-    """Whether the answer tells an execution that it lost its workflow. Two answers may not: the same outcome as the
-    recorded one, and a child that an earlier try created, which is executed."""
-    return answer is Verdict.FENCED or (answer is Verdict.APPLIED and not isinstance(record, StepCompleted))
-
-
-def _target(record: Record) -> tuple[Any, ...]:
-    """What a record writes; two executions of one workflow may write the same in one batch."""
-    return type(record), record.workflow_id, getattr(record, "step_id", None)
-
-
-class SimulatedWorkers:
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
-    def submit(self, job: Callable[[], None]) -> None:
-        self._process.spawn(job)
-
-    def free_slots(self) -> int | None:
-        return None
-
-    @contextmanager
-    def idle(self) -> Iterator[None]:
-        yield
-
-    def stop(self) -> None:
-        pass
-
-
-class SimulatedLoops:
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
-    def adopt_running(self) -> None:
-        pass
-
-    def submit(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
-        return self._process.run_task(coroutine, contextvars.copy_context())
-
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return self._process.block_on(self.submit(coroutine))
-
-    async def in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return await self._process.spawn(lambda: function(*args, **kwargs), contextvars.copy_context())
-
-
-class SimulatedEvent:
-    """`threading.Event` in virtual time."""
-
-    # A service that looks every few milliseconds would only make the simulation slow.
-    SHORTEST_SECONDS = 1.0
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        self._set = False
-        self._future: asyncio.Future[None] | None = None
-
-    def set(self) -> None:
-        self._set = True
-        if self._future is not None:
-            _resolve(self._future)
-
-    def clear(self) -> None:
-        self._set = False
-
-    def wait(self, timeout: float | None) -> bool:
-        if not self._set:
-            self._future = future = self._process.loop.create_future()
-            timer = None
-            if timeout is not None:
-                timer = self._process.loop.call_later(max(timeout, self.SHORTEST_SECONDS), _resolve, future)
-            try:
-                self._process.block_on(future)
-            finally:
-                self._future = None
-                if timer is not None:
-                    timer.cancel()
-        return self._set
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _copy_result(task: asyncio.Future[Any], result: asyncio.Future[Any]) -> None:

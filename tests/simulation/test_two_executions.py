@@ -1,8 +1,9 @@
 """A paused process is taken for dead: two executions of one workflow, and still exactly one outcome.
 
 The first process freezes at a random point, a second one recovers its workflows and goes on, then the first one wakes
-up. It owns nothing any more: it stops at its next write, writes nothing, and its callers get the outcome that the second
-has recorded. (`World` checks every write against the owner, and that nobody works on after it was fenced.)
+up. It owns nothing any more: it stops at its next write, writes nothing, and its callers get the outcome that the
+second has recorded. (`World` checks every write against the owner, and that nobody works on after it was fenced.) In
+some runs one of the two dies as well.
 DBOS_SIMULATION_SEED and DBOS_SIMULATION_SEEDS as in `test_random_schedules`.
 """
 
@@ -40,6 +41,7 @@ def run(seed: int) -> tuple[Scenario, World, Result]:
         seed=seed,
         failure_share=rng.choice((0.0, 0.0, 0.05)),
         slow_share=rng.choice((0.0, 0.0, 0.05)),
+        crash_share=rng.choice((0.0, 0.0, 0.01, 0.03)),
     )
     world = World(scenario, faults, seed=seed)
     takeover_after, thaw_after = rng.choice((0.0, 1.0, 15.0)), rng.choice((0.0, 0.001, 0.01, 0.1, 2.0, 30.0))

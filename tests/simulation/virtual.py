@@ -24,12 +24,17 @@ class Stuck(Exception):
     """Nothing is left that could happen, or the end never comes."""
 
 
+class SimulatedCrash(BaseException):
+    """The process is dead: nothing it still does may reach the database."""
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """An event loop without files and without waiting: `select` moves the clock instead."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seconds = 0.0
+        self.limit_seconds = LONGEST_SECONDS
         self._selector = self  # BaseEventLoop asks its selector how long to sleep.
         self._clock_resolution = 1e-6
         self.set_exception_handler(lambda loop, context: None)
@@ -42,8 +47,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise Stuck("every task waits, and no timer is set")
         if timeout > 0:
             self.seconds += timeout
-            if self.seconds > LONGEST_SECONDS:
-                raise Stuck(f"not finished after {LONGEST_SECONDS:.0f} virtual seconds")
+            if self.seconds > self.limit_seconds:
+                raise Stuck(f"not finished after {self.limit_seconds:.0f} virtual seconds")
         return []
 
     def _process_events(self, events: list[Any]) -> None:
@@ -67,6 +72,27 @@ class VirtualClock(Clock):
 
 
 _here = threading.local()
+# Threads that have ended their work; starting a new one takes longer than most of what they do.
+_idle: list[_Thread] = []
+
+
+class _Thread:
+    """A thread that runs one function after the other."""
+
+    def __init__(self) -> None:
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._function: Callable[[], None] = lambda: None
+        threading.Thread(target=self._main, name="simulated", daemon=True).start()
+
+    def run(self, function: Callable[[], None]) -> None:
+        self._function = function
+        self._gate.release()
+
+    def _main(self) -> None:
+        while True:
+            self._gate.acquire()
+            self._function()
 
 
 def current_actor() -> Actor | None:
@@ -87,11 +113,11 @@ class Actor:
         self._turn.acquire()
         self._back.acquire()
         self.result: asyncio.Future[Any] = loop.create_future()
-        self._thread = threading.Thread(target=self._main, daemon=True)
 
     def start(self, delay_seconds: float) -> None:
         def begin() -> None:
-            self._thread.start()
+            self._thread = _idle.pop() if _idle else _Thread()
+            self._thread.run(self._main)
             self._resume()
 
         if delay_seconds > 0:
@@ -134,4 +160,11 @@ class Actor:
                 if isinstance(error, (StopIteration, KeyboardInterrupt, SystemExit)):
                     error = RuntimeError(f"a simulated thread ended with {error!r}")
                 self.result.set_exception(error)
+        _here.actor = None
+        _idle.append(self._thread)
         self._back.release()
+
+
+def resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -17,12 +17,12 @@ from dbos.config import resolve
 from dbos.engine.context import Context
 from dbos.engine.engine import Engine
 from dbos.engine.registry import Registry
-from dbos.records import Record, WorkflowStarted
+from dbos.records import Answer, Record, Verdict, WorkflowStarted
 
 from .database import SimulatedDatabase
 from .faults import Faults
-from .process import Process, SimulatedCrash, process_here
-from .virtual import VirtualLoop
+from .process import Process, process_here
+from .virtual import EPOCH_MS, SimulatedCrash, Stuck, VirtualLoop
 
 _settings = None
 
@@ -95,9 +95,9 @@ class World:
         self.scenario = scenario
         self.faults = faults
         self.settings = _shared_settings()
-        self.loop = VirtualLoop()
+        self.loop = loop = VirtualLoop()
         self.loop.set_task_factory(_make_task)
-        self.database = SimulatedDatabase(lambda: 1_750_000_000_000 + int(self.loop.seconds * 1000))
+        self.database = SimulatedDatabase(lambda: EPOCH_MS + int(loop.seconds * 1000))
         self.froze = asyncio.Event()
         self.crashes = 0
         self.handovers = 0
@@ -112,6 +112,7 @@ class World:
         self._requeued: Counter[str] = Counter()
         self._delivered: dict[str, list[tuple[str, str]]] = {}
         self._processes: list[Process] = []
+        self._registry = Registry()
         self._functions: dict[str, Callable[..., Any]] = {}
 
     # --- observing
@@ -129,8 +130,12 @@ class World:
             self.database.rows("SELECT workflow_uuid, function_id, function_name FROM operation_outputs")
         )
 
-    def note_fenced(self, record: Record) -> None:
-        """An execution has learned that it lost its workflow."""
+    def note_answer(self, record: Record, answer: Answer) -> None:
+        """An execution goes on with the answer to a record: durable by now, or fenced."""
+        if answer is Verdict.APPLIED and not self.database.holds(record):
+            self.violate(f"{record!r} was answered before it was durable")
+        if answer is not Verdict.FENCED:
+            return
         if not isinstance(record, WorkflowStarted):
             self._fenced.add((record.workflow_id, record.owner_token))
         elif record.parent is not None:
@@ -182,51 +187,66 @@ class World:
         return self._run(self._run_takeover(takeover_after, thaw_after))
 
     def _run(self, main: Any) -> Result:
-        with _simulated_state(self), _quiet():
+        with _simulated_state(self), _errors_watched(self):
             random.seed(self._seed)
             try:
                 self.loop.run_until_complete(main)
                 return self._collect()
+            except Stuck as stuck:
+                unfinished = ", ".join(self.database.unfinished())
+                raise Stuck(f"{stuck}; unfinished: {unfinished}; {self.violations}") from None
             finally:
-                self.loop.run_until_complete(self._end())
-                self.loop.close()
-                self.database.close()
+                try:
+                    self.loop.limit_seconds = float("inf")
+                    self.loop.run_until_complete(self._end())
+                finally:
+                    self.loop.close()
+                    self.database.close()
 
-    async def _run_to_the_end(self) -> None:
+    async def _run_to_the_end(self, *others: Process) -> None:
+        """Wait until everything is finished; where a process dies, a new one takes its place."""
+        processes = list(others) or [self._launch()]
         while True:
-            process = self._launch()
-            settled = self.loop.create_task(self._settle([process]))
-            await asyncio.wait([settled, process.died], return_when=asyncio.FIRST_COMPLETED)
-            if not process.dead:
+            settled = self.loop.create_task(self._settle(processes))
+            await asyncio.wait([settled, *(process.died for process in processes)], return_when=asyncio.FIRST_COMPLETED)
+            dead = [process for process in processes if process.dead]
+            if not dead:
                 await settled
                 return
             settled.cancel()
-            await process.gone()
+            for process in dead:
+                await process.gone()
+                processes.remove(process)
             if self.faults.downtime_seconds:
                 await asyncio.sleep(self.faults.downtime_seconds)
+            if not self.handovers:
+                # Processes beside each other run the same code.
+                self._version += 1
+            processes.append(self._launch())
 
     async def _run_takeover(self, takeover_after: float, thaw_after: float) -> None:
         first = self._launch()
         settled = self.loop.create_task(self._settle([first]))
         froze = self.loop.create_task(self.froze.wait())
-        await asyncio.wait([settled, froze], return_when=asyncio.FIRST_COMPLETED)
-        if settled.done():
-            froze.cancel()
-            await settled
-            return
+        await asyncio.wait([settled, froze, first.died], return_when=asyncio.FIRST_COMPLETED)
         settled.cancel()
+        froze.cancel()
+        if first.frozen is None:
+            # It has ended or died before that point, which its successor must not meet.
+            self.faults.freeze_at = None
+            await self._run_to_the_end(first)
+            return
         await asyncio.sleep(takeover_after)
         self.handovers += 1
-        self._version -= 1  # Both run the same code.
         second = self._launch()
         await asyncio.sleep(thaw_after)
         first.thaw()
-        await self._settle([first, second])
+        await self._run_to_the_end(first, second)
 
     def _launch(self) -> Process:
         """A new process: it recovers, and the clients ask again for what they asked before."""
         registry, self._functions = self.scenario.build(self._version)
-        self._version += 1
+        self._registry = registry
         self._launched_at_ms = self.database.store._db.now_ms()
         state.registry = registry
         process = Process(self, len(self._processes), registry)
@@ -237,8 +257,7 @@ class World:
 
     def _start_client(self, process: Process, started: asyncio.Future[Any], root: Root) -> asyncio.Future[Any]:
         function = self._functions[root.name]
-        registry, _ = self.scenario.build(self._version - 1)
-        info = registry.workflows.get(root.name)
+        info = self._registry.workflows.get(root.name)
 
         async def call() -> Any:
             await asyncio.wait([started])
@@ -350,13 +369,30 @@ def _simulated_state(world: World) -> Iterator[None]:
         random.setstate(random_state)
 
 
+class _Errors(logging.Handler):
+    """Keeps the log quiet, where warnings about retries come by the thousand; an error of the engine is a violation."""
+
+    # What a service met, and a claimed workflow that could not be started: neither may happen here.
+    UNEXPECTED = ("The %s service met an error", "Workflow %s could not be started")
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if str(record.msg).startswith(self.UNEXPECTED):
+            cause = record.exc_info[1] if record.exc_info else None
+            self._world.violate(f"{record.getMessage()}: {cause!r}")
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Warnings about retries and crashes are expected by the thousand."""
+def _errors_watched(world: World) -> Iterator[None]:
     logger = logging.getLogger("dbos")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    handlers, propagates, level = logger.handlers, logger.propagate, logger.level
+    logger.handlers, logger.propagate = [_Errors(world)], False
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        logger.handlers, logger.propagate = handlers, propagates
         logger.setLevel(level)

@@ -112,7 +112,7 @@ async def _wait(
         indices: list[int] = yield Call(first_time, is_async=True)
         return indices
 
-    indices = await execution.engine.run_async(operation_plan("DBOS.asyncio_wait", inner()))
+    indices = await execution.engine.run_async(operation_plan("DBOS.asyncio_wait", inner(), record_errors=False))
     if not tasks:
         # A replay: the same ones are done now as were then.
         tasks.extend(_as_task(f) for f in fs)

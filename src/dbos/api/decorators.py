@@ -13,7 +13,7 @@ from ..engine.steps import StepSpec, step_plan
 from ..engine.workflows import Target, call_plan, check_roles
 from ..error import DBOSException, DBOSWorkflowFunctionNotFoundError
 from ..serialization import WorkflowSerializationFormat, check_text
-from .options import step_spec
+from .options import is_coroutine_function, step_spec
 from .runtime import current_engine, run, run_async, state
 from .validation import make_pydantic_args_validator, pydantic_args_validator
 
@@ -68,12 +68,13 @@ def workflow(
     registry = state.registry
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        if isinstance(function, (staticmethod, classmethod)):
+        method = _method_kind(function)
+        if method is not None:
             # The decorators in the other order (02 R246): the method stays what it is.
-            return cast(Callable[P, R], type(function)(decorate(function.__func__)))
+            return cast(Callable[P, R], method(decorate(cast(Any, function).__func__)))
         registered_name = _checked_name(name, function, "workflow")
-        is_async = inspect.iscoroutinefunction(function)
-        if not is_async and inspect.iscoroutinefunction(inspect.unwrap(function)):
+        is_async = is_coroutine_function(function)
+        if not is_async and is_coroutine_function(inspect.unwrap(function)):
             # A plain wrapper around a coroutine function, such as an older required_roles.
             raise DBOSException(
                 f"Workflow {registered_name!r} wraps a coroutine function in a plain one; decorate the coroutine "
@@ -104,10 +105,15 @@ def workflow(
     return decorate
 
 
+def _method_kind(function: object) -> Callable[[Any], Any] | None:
+    """staticmethod or classmethod, if the function is wrapped in one already."""
+    return type(function) if isinstance(function, (staticmethod, classmethod)) else None
+
+
 def _workflow_wrapper(info: WorkflowInfo, function: Callable[P, R], registry: Registry) -> Callable[P, R]:
     if info.is_async:
 
-        @functools.wraps(function)
+        @functools.wraps(cast(Any, function))
         async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
             _check_registry(info, registry)
             engine = engine_for_call("Executor")
@@ -228,11 +234,12 @@ def step(
     registry = state.registry
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        if isinstance(function, (staticmethod, classmethod)):
+        method = _method_kind(function)
+        if method is not None:
             # The decorators in the other order (02 R246): the method stays what it is.
-            return cast(Callable[P, R], type(function)(decorate(function.__func__)))
+            return cast(Callable[P, R], method(decorate(cast(Any, function).__func__)))
         registered_name = _checked_name(name, function, "step")
-        is_async = inspect.iscoroutinefunction(function)
+        is_async = is_coroutine_function(function)
         spec = step_spec(
             registered_name,
             is_async,
@@ -400,7 +407,7 @@ def required_roles(roles: list[str]) -> Callable[[Callable[P, R]], Callable[P, R
         checked = info or FunctionInfo(
             getattr(function, "__qualname__", repr(function)),
             function,
-            inspect.iscoroutinefunction(function),
+            is_coroutine_function(function),
             required_roles=wanted,
         )
 
@@ -414,7 +421,7 @@ def required_roles(roles: list[str]) -> Callable[[Callable[P, R]], Callable[P, R
                 raise
 
         wrapper: Callable[P, R]
-        if inspect.iscoroutinefunction(function):
+        if is_coroutine_function(function):
 
             @functools.wraps(function)
             async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:

@@ -11,6 +11,7 @@ from ..engine.plans import Plan, Read
 from ..engine.workers import refuse_running_loop
 from ..error import DBOSException, DBOSNonExistentWorkflowError
 from ..serialization import check_text
+from ..storage.store import Store
 from ..types import INTERNAL_QUEUE_NAME, VersionInfo
 from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync
 from .runtime import blocking, check_ids, check_unsharded, current_engine, engine_here, run, run_async, twin
@@ -87,10 +88,18 @@ def _in_thread(function: Callable[P, R]) -> staticmethod[P, Coroutine[Any, Any, 
 # Application versions. Never recorded: a replay asks again.
 
 
+def _ask(engine: Engine, query: Callable[[Store], R]) -> R:
+    def plan() -> Plan[R]:
+        answer: R = yield Read(query)
+        return answer
+
+    return run(engine, plan())
+
+
 def _list_application_versions() -> list[VersionInfo]:
     """Own and unowned application versions, newest first."""
     engine = current_engine()
-    return engine.drivers.read(lambda store: store.list_versions(engine.settings.name))
+    return _ask(engine, lambda store: store.list_versions(engine.settings.name))
 
 
 def _get_latest_application_version() -> VersionInfo:
@@ -111,7 +120,7 @@ def _set_latest_application_version(version_name: str, *, application_name: str 
     engine = current_engine()
     owner = application_name or engine.settings.name
     now_ms = engine.clock.now_ms()
-    if not engine.drivers.read(lambda store: store.promote_version(version_name, owner, now_ms)):
+    if not _ask(engine, lambda store: store.promote_version(version_name, owner, now_ms)):
         known = ", ".join(version["version_name"] for version in _list_application_versions()[:10])
         raise DBOSException(f"Application version {version_name!r} is not registered. Known versions: {known}")
 

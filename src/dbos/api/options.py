@@ -87,15 +87,17 @@ class SetWorkflowID(_Block):
         if not isinstance(wfid, str) or not wfid.strip():
             raise DBOSException(f"A workflow id must be a non-empty text, not {wfid!r}")
         check_text(wfid, "workflow id")
-        if workflow_id_reuse_policy not in (None, "return-existing", "reject"):
-            raise DBOSException(
-                f"workflow_id_reuse_policy must be 'return-existing' or 'reject', not {workflow_id_reuse_policy!r}"
-            )
+        _check_reuse_policy(workflow_id_reuse_policy)
         self._id = wfid
-        self._policy = workflow_id_reuse_policy
+        self._policy: WorkflowIDReusePolicy | None = workflow_id_reuse_policy
 
     def _inner(self, outer: Context) -> Context:
         return outer.with_options(assigned_id=AssignedID(self._id, self._policy))
+
+
+def _check_reuse_policy(policy: object) -> None:
+    if policy not in (None, "return-existing", "reject"):
+        raise DBOSException(f"workflow_id_reuse_policy must be 'return-existing' or 'reject', not {policy!r}")
 
 
 class SetWorkflowTimeout(_Block):

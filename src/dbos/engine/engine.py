@@ -295,6 +295,14 @@ class Engine:
                 workflow.workflow_id,
             )
             return
+        if not self.payloads.can_read(workflow.serialization):
+            # A matter of configuration, not of the workflow: nothing is recorded, so another process may run it.
+            logger.error(
+                "Workflow %s is stored in the format %r, whose serializer is not configured here; it stays PENDING",
+                workflow.workflow_id,
+                workflow.serialization,
+            )
+            return
         try:
             args, kwargs = self.payloads.decode_arguments(workflow.inputs, workflow.serialization)
         except Exception as error:

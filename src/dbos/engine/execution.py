@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..error import DBOSUnexpectedStepError, DBOSWorkflowCancelledError, DBOSWorkflowConflictIDError
 from ..types import StepRecord
 from .errors import EngineStopped, ExecutionInterrupted
-from .plans import Effect, Read
+from .plans import Effect, Read, Wait
 from .signals import Waiter
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Execution:
     """A workflow being executed by this process, under one owner token."""
 
     __slots__ = (
+        "_loading",
         "completion",
         "deadline_ms",
         "engine",
@@ -94,9 +95,10 @@ class Execution:
         self.serialization = serialization
         self.deadline_ms = deadline_ms
         self.recorded = recorded or {}
-        # Step ids up to here are known: recorded ones are in `recorded`, others have no row. A fresh execution
-        # knows everything, since nothing can have been recorded before it.
+        # Step ids up to here are known: recorded ones are in `recorded` until they are replayed, others have no row.
+        # A fresh execution knows everything, since nothing can have been recorded before it.
         self.known_until = known_until
+        self._loading = False
         self.last_step_id = 0
         self.stop_error: BaseException | None = None
         self.completion = Completion()
@@ -128,19 +130,34 @@ class Execution:
             raise self.stop_error
         if step_id > self.known_until:
             yield from self.load_until(step_id)
-        record = self.recorded.get(step_id) if self.recorded else None
+        # Ids are never reused, so a record is not needed again.
+        record = self.recorded.pop(step_id, None) if self.recorded else None
         if record is not None and record.name != name:
             raise DBOSUnexpectedStepError(self.workflow_id, step_id, name, record.name)
         return record
 
     def load_until(self, step_id: int) -> Generator[Effect, Any, None]:
-        """Load further windows of recorded steps until `step_id` is known."""
+        """Load further windows of recorded steps until `step_id` is known.
+
+        Concurrent branches may ask together; one of them loads, the others wait for it. What is loaded is kept until
+        it is replayed: a branch behind (a reserved step) still finds its record.
+        """
+        signals, key = self.engine.signals, ("loaded", self.workflow_id)
         while step_id > self.known_until:
-            after, until = self.known_until, self.known_until + STEP_WINDOW
-            found = yield Read(lambda store: store.load_steps([self.workflow_id], after, until))
-            # Records already replayed are not needed again.
-            self.recorded = {record.step_id: record for record in found.get(self.workflow_id, ())}
-            self.known_until = until
+            if self._loading:
+                with signals.watch(key) as waiter:
+                    if self._loading:
+                        yield Wait(waiter)
+                continue
+            self._loading = True
+            try:
+                after, until = self.known_until, self.known_until + STEP_WINDOW
+                found = yield Read(lambda store: store.load_steps([self.workflow_id], after, until))
+                self.recorded.update((record.step_id, record) for record in found.get(self.workflow_id, ()))
+                self.known_until = until
+            finally:
+                self._loading = False
+                signals.fire(*key)
 
     def cancelled(self) -> DBOSWorkflowCancelledError:
         return DBOSWorkflowCancelledError(

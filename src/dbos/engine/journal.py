@@ -120,12 +120,12 @@ class Journal:
             if lead:
                 self._leading = True
             else:
-                entry.gate = gate = threading.Lock()
-                gate.acquire()
-        if lead:
+                entry.gate = threading.Lock()
+                entry.gate.acquire()
+        if entry.gate is None:
             self._lead(entry)
         else:
-            gate.acquire()
+            entry.gate.acquire()
         return entry.result()
 
     async def commit_async(self, record: Record) -> Answer:
@@ -151,6 +151,7 @@ class Journal:
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         entries = self._buffers.pop(loop, [])
+        lead = False
         with self._lock:
             stopped = self._closing.is_set()
             if not stopped:

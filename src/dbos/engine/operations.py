@@ -47,7 +47,7 @@ class Recorded:
         return self.value
 
 
-def operation_plan(name: str, inner: Plan[T], *, child_id: str | None = None) -> Plan[T]:
+def operation_plan(name: str, inner: Plan[T], *, child_id: str | None = None, record_errors: bool = True) -> Plan[T]:
     """Carry out `inner`; in workflow code draw a step id for it and record what came of it."""
     execution = current_execution()
     if execution is None:
@@ -70,6 +70,8 @@ def operation_plan(name: str, inner: Plan[T], *, child_id: str | None = None) ->
         failure = error
     finally:
         leave(token)
+    if failure is not None and not record_errors:
+        raise failure
     yield from record_operation(execution, step_id, name, started_at_ms, value=value, error=failure, child_id=child_id)
     if failure is not None:
         raise failure
@@ -89,6 +91,7 @@ def recorded_value(execution: Execution, step_id: int, name: str, child_id: str 
     record = execution.recorded.get(step_id)
     if record is None or record.name != name or record.child_workflow_id != child_id:
         return None
+    del execution.recorded[step_id]
     return decode(execution, record)
 
 

@@ -42,6 +42,8 @@ class StepSpec:
 
     def retry_wait_seconds(self, attempt: int) -> float:
         """The wait after failed attempt number `attempt`, counted from 0; never overflows (02 R243)."""
+        if self.interval_seconds == 0:
+            return 0.0
         try:
             wait = self.interval_seconds * self.backoff_rate**attempt
         except OverflowError:

@@ -1,0 +1,111 @@
+"""The database as one process sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dbos.records import Answer, Record, StepCompleted, Verdict
+from dbos.storage.store import StoreRefused, StoreUnavailable
+
+from .virtual import SimulatedCrash, current_actor
+
+if TYPE_CHECKING:
+    from .process import Process
+
+# Store operations that change the database, besides `commit`.
+WRITES = {
+    "requeue_pending",
+    "claim_workflows",
+    "dead_letter",
+    "cancel_workflows",
+    "cancel_overdue",
+    "resume_workflows",
+}
+
+# The database refuses steps of this name.
+POISON = "poison"
+
+
+class FaultyStore:
+    """The real store as one process sees it: it may not answer, answer late, or lose the answer."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._store = process.world.database.store
+        self.backend = self._store.backend
+
+    def commit(self, records: Sequence[Record]) -> list[Answer]:
+        answers: list[Answer] = self._change("commit", lambda: self._commit(records))
+        return answers
+
+    def _commit(self, records: Sequence[Record]) -> list[Answer]:
+        world = self._process.world
+        owned = {_target(record) for record in records if world.database.may_write(record)}
+        fenced = [record for record in records if _target(record) not in owned]
+        before = [world.database.trace(record) for record in fenced]
+        if any(getattr(record, "name", None) == POISON for record in records):
+            raise StoreRefused("simulated: a text that the database cannot hold")
+        losers = [record for record in records if not world.database.may_write(record)]
+        answers = self._store.commit(records)
+        for record, answer in zip(records, answers):
+            if record in losers and not _stops(record, answer):
+                world.violate(f"{record!r} by {self._process} was answered {answer}, but its execution is fenced")
+        for record, trace in zip(fenced, before):
+            if world.database.trace(record) != trace:
+                world.violate(f"{record!r} was written by {self._process}, which does not own the workflow")
+        return answers
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        operation = getattr(self._store, name)
+        if name in WRITES:
+
+            def change(*args: Any, **kwargs: Any) -> Any:
+                answer = operation(*args, **kwargs)
+                if name == "requeue_pending":
+                    self._process.world.note_requeued(answer)
+                elif name == "resume_workflows":
+                    self._process.world.note_requeued(args[0])
+                return answer
+
+            return lambda *args, **kwargs: self._change(name, lambda: change(*args, **kwargs))
+        return lambda *args, **kwargs: self._read(lambda: operation(*args, **kwargs))
+
+    def _read(self, operation: Callable[[], Any]) -> Any:
+        process = self._process
+        process.wait_while_frozen()
+        if process.dead:
+            raise SimulatedCrash()
+        if current_actor() is not None and process.world.faults.unavailable():
+            raise StoreUnavailable("simulated: no answer")
+        return operation()
+
+    def _change(self, name: str, operation: Callable[[], Any]) -> Any:
+        process, faults = self._process, self._process.world.faults
+        process.wait_while_frozen()
+        point = process.pass_point(f"before {name}")
+        process.wait_while_frozen()
+        if current_actor() is not None and faults.unavailable():
+            raise StoreUnavailable("simulated: connection lost before the write")
+        changes = process.world.database.connection.total_changes
+        answer = operation()
+        if process.world.database.connection.total_changes == changes:
+            # Services look again and again; a look that found nothing to do is no place worth a crash.
+            process.world.points[point] = f"idle {name}"
+            return answer
+        process.pass_point(f"after {name}")
+        process.wait_while_frozen()
+        if current_actor() is not None and faults.answer_lost():
+            raise StoreUnavailable("simulated: connection lost after the write")
+        return answer
+
+
+def _stops(record: Record, answer: Answer) -> bool:
+    """Whether the answer tells an execution that it lost its workflow. Two answers may not: the same outcome as the
+    recorded one, and a child that an earlier try created, which is executed."""
+    return answer is Verdict.FENCED or (answer is Verdict.APPLIED and not isinstance(record, StepCompleted))
+
+
+def _target(record: Record) -> tuple[Any, ...]:
+    """What a record writes; two executions of one workflow may write the same in one batch."""
+    return type(record), record.workflow_id, getattr(record, "step_id", None)

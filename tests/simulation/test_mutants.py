@@ -1,0 +1,173 @@
+"""The simulation itself is tested: with a mistake put into the library, some crash or some seed must go wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from dbos.engine import services, waiting, workflows
+from dbos.engine.execution import Execution
+from dbos.engine.steps import record_step
+from dbos.records import StepCompleted, Verdict
+from dbos.storage import sqlite
+from dbos.storage.database import SqlStore
+
+from . import machine, test_two_executions
+from .checks import BY_NAME, baselines, problems
+from .faults import Faults, seeded
+from .virtual import Stuck, resolve
+from .world import Result, World
+
+Patch = pytest.MonkeyPatch
+
+
+def crashes(*names: str) -> Iterator[tuple[str, Result]]:
+    """The runs of the crash matrix over some scenarios."""
+    for name in names:
+        for point in range(len(baselines(name)[0].points)):
+            yield name, World(BY_NAME[name], Faults(frozenset({point}), downtime_seconds=1.0)).run()
+
+
+def schedules(*names: str) -> Iterator[tuple[str, Result]]:
+    for seed in range(60):
+        for name in names:
+            yield name, World(BY_NAME[name], seeded(seed), seed=seed).run()
+
+
+def takeovers() -> Iterator[tuple[str, Result]]:
+    for seed in range(400):
+        scenario, _, result = test_two_executions.run(seed)
+        yield scenario.name, result
+
+
+def replay_nothing(patch: Patch) -> None:
+    original = Execution.find_recorded
+
+    def find(self: Execution, step_id: int, name: str) -> Any:
+        yield from original(self, step_id, name)
+
+    patch.setattr(Execution, "find_recorded", find)
+
+
+def answer_before_the_commit(patch: Patch) -> None:
+    """The journal settles entries first and writes them a moment later."""
+
+    def settle(self: Any, batch: Any) -> None:
+        for entry in batch:
+            if isinstance(entry.record, StepCompleted):
+                entry.answer = Verdict.APPLIED
+                resolve(entry.future)
+        self._process.nap(0.002)
+        original(self, batch)
+
+    original = machine.SimulatedJournal._settle
+    patch.setattr(machine.SimulatedJournal, "_settle", settle)
+
+
+def sleep_the_whole_time_again(patch: Patch) -> None:
+    original = Execution.find_recorded
+
+    def find(self: Execution, step_id: int, name: str) -> Any:
+        record = yield from original(self, step_id, name)
+        if record is not None and name == waiting.SLEEP:
+            until = float(record.output) + 30
+            record = dataclasses.replace(record, output=repr(until))
+        return record
+
+    patch.setattr(Execution, "find_recorded", find)
+
+
+def forget_the_token_of_a_lost_claim(patch: Patch) -> None:
+    original = services.Dispatcher._claim
+
+    def claim(self: Any) -> Any:
+        self._token = None
+        return original(self)
+
+    patch.setattr(services.Dispatcher, "_claim", claim)
+
+
+def write_steps_of_anybody(patch: Patch) -> None:
+    change_statements(patch, "record_steps", " AND w.owner_xid = json_extract(r.value, '$.t')")
+
+
+def change_statements(patch: Patch, name: str, text: str, by: str = "") -> None:
+    original = sqlite.load_statements
+
+    def load(*args: Any) -> Any:
+        found = dict(original(*args))
+        texts = found[name].texts
+        changed = tuple(one.replace(text, by) for one in texts)
+        assert changed != texts, f"{text!r} is not in the statement {name}"
+        found[name] = found[name]._replace(texts=changed)
+        return found
+
+    patch.setattr(sqlite, "load_statements", load)
+
+
+def finish_workflows_of_anybody(patch: Patch) -> None:
+    change_statements(patch, "finish_workflows", "owner_xid = json_extract(r.value, '$.t')", "TRUE")
+    # `w.TRUE` is no SQL: the mistake is made in both statements of it.
+    change_statements(patch, "finish_workflows", "w.TRUE", "TRUE")
+
+
+def let_losers_keep_results(patch: Patch) -> None:
+    original = SqlStore._answer_to_step
+
+    def answer(self: SqlStore, record: StepCompleted) -> Any:
+        return Verdict.APPLIED if record.keep_existing else original(self, record)
+
+    patch.setattr(SqlStore, "_answer_to_step", answer)
+
+
+def start_children_without_the_parents_row(patch: Patch) -> None:
+    change_statements(patch, "record_child_starts", "c.creator_xid = json_extract(r.value, '$.ct') OR", "FALSE AND")
+
+
+def go_on_after_being_fenced(patch: Patch) -> None:
+    def record(execution: Execution, row: StepCompleted) -> Any:
+        try:
+            yield from record_step(execution, row)
+        except workflows.DBOSWorkflowConflictIDError:
+            execution.stop_error = None
+
+    patch.setattr("dbos.engine.steps.record_step", record)
+
+
+MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Result]]]]] = [
+    (replay_nothing, lambda: crashes("sequence_of_steps")),
+    (answer_before_the_commit, lambda: crashes("sequence_of_steps")),
+    (sleep_the_whole_time_again, lambda: crashes("sleeping")),
+    (forget_the_token_of_a_lost_claim, lambda: schedules("sequence_of_steps", "many_at_once")),
+    (write_steps_of_anybody, takeovers),
+    (finish_workflows_of_anybody, takeovers),
+    (let_losers_keep_results, takeovers),
+    (start_children_without_the_parents_row, lambda: crashes("children")),
+    (go_on_after_being_fenced, takeovers),
+]
+
+
+@pytest.mark.parametrize(("mutate", "runs"), MUTANTS, ids=[mutate.__name__ for mutate, _ in MUTANTS])
+def test_a_mistake_in_the_library_does_not_survive(
+    mutate: Callable[[Patch], None], runs: Callable[[], Iterator[tuple[str, Result]]], monkeypatch: Patch
+) -> None:
+    for name in BY_NAME:
+        baselines(name)  # Made without the mistake.
+    mutate(monkeypatch)
+    monkeypatch.setattr("tests.simulation.virtual.LONGEST_SECONDS", 2_000.0)
+    assert any(_goes_wrong(runs())), "no run noticed it"
+
+
+def _goes_wrong(runs: Iterator[tuple[str, Result]]) -> Iterator[bool]:
+    while True:
+        try:
+            name, result = next(runs)
+        except StopIteration:
+            return
+        except Stuck:
+            yield True
+            return
+        yield bool(problems(BY_NAME[name], result))
