@@ -63,7 +63,8 @@ def workflow(
         or max_recovery_attempts < 0
     ):
         raise DBOSException(
-            f"max_recovery_attempts must be a whole number from 0 on, or None for no limit, not {max_recovery_attempts!r}"
+            f"max_recovery_attempts must be a whole number from 0 on, or None for no limit, "
+            f"not {max_recovery_attempts!r}"
         )
     registry = state.registry
 
@@ -426,7 +427,7 @@ def required_roles(roles: list[str]) -> Callable[[Callable[P, R]], Callable[P, R
             @functools.wraps(function)
             async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
                 check()
-                return await function(*args, **kwargs)
+                return await cast(Any, function)(*args, **kwargs)
 
             wrapper = cast(Callable[P, R], call_async)
         else:

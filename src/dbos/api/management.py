@@ -137,7 +137,9 @@ class ManagementCalls:
     def resume_workflows(
         workflow_ids: list[str], *, queue_name: str | None = None, shard_key: str | None = None
     ) -> list[WorkflowHandle[Any]]:
-        """Run workflows again that were cancelled or given up, from their last recorded step. Finished ones stay as they are.
+        """Run workflows again that were cancelled or given up, from their last recorded step.
+
+        Finished ones stay as they are.
 
         Args:
             queue_name: The queue to put them on; default one without limits.

@@ -261,9 +261,8 @@ def step_spec(
             raise DBOSException(
                 f"The timeout of step {name!r} must be a positive, finite number of seconds, not {timeout_seconds!r}"
             )
-    if should_retry is not None and not is_async:
-        if is_coroutine_function(should_retry):
-            raise DBOSException(f"Step {name!r} is sync, so its should_retry cannot be a coroutine function")
+    if should_retry is not None and not is_async and is_coroutine_function(should_retry):
+        raise DBOSException(f"Step {name!r} is sync, so its should_retry cannot be a coroutine function")
     if retries_allowed:
         if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
             raise _NeverRetries(f"max_attempts of step {name!r} must be at least 1, not {max_attempts!r}")

@@ -92,7 +92,8 @@ class StepReservation:
             )
         if self._used:
             raise DBOSException(
-                f"The reservation of step {self._step_id} of workflow {self._workflow_id} was used already; each runs once"
+                f"The reservation of step {self._step_id} of workflow {self._workflow_id} was used already; each "
+                f"runs once"
             )
         self._used = True
         return execution

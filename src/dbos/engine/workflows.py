@@ -278,7 +278,8 @@ def _start_record(
 def _check_options(options: Options) -> None:
     if options.shard_key is not None:
         raise DBOSException(
-            f"A shard key was given ({options.shard_key!r}), but the system database is not sharded. Remove SetShardKey."
+            f"A shard key was given ({options.shard_key!r}), but the system database is not sharded. Remove "
+            f"SetShardKey."
         )
 
 
