@@ -27,7 +27,12 @@ def test_a_reserved_step_runs_later_at_its_id(app: type[DBOS], config: Config, d
         first, second = DBOS.reserve_step(), DBOS.reserve_step()
         assert isinstance(first, StepReservation)
         third = DBOS.run_step({"name": "third"}, work, "c")
-        return [second.run({"name": "second"}, work, "b"), first.run({"name": "first"}, work, "a"), third, first.step_id]
+        return [
+            second.run({"name": "second"}, work, "b"),
+            first.run({"name": "first"}, work, "a"),
+            third,
+            first.step_id,
+        ]
 
     with SetWorkflowID("w"):
         assert wf() == ["b 2", "a 1", "c 3", 1]

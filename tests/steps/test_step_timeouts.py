@@ -148,7 +148,12 @@ async def test_the_limit_is_per_attempt_and_a_timeout_can_be_retried(app: type[D
         return True
 
     @DBOS.step(
-        name="s", timeout_seconds=0.02, retries_allowed=True, interval_seconds=0.03, max_attempts=3, should_retry=predicate
+        name="s",
+        timeout_seconds=0.02,
+        retries_allowed=True,
+        interval_seconds=0.03,
+        max_attempts=3,
+        should_retry=predicate,
     )
     async def step(fast_from: int) -> str:
         attempts.append(1)
@@ -183,7 +188,9 @@ async def test_a_step_with_a_limit_sees_its_context(app: type[DBOS]) -> None:
 
 
 @pytest.mark.parametrize("flavour", ["async", "sync"])
-def test_a_preemptible_step_ends_when_its_workflow_is_cancelled(app: type[DBOS], database_url: str, flavour: str) -> None:
+def test_a_preemptible_step_ends_when_its_workflow_is_cancelled(
+    app: type[DBOS], database_url: str, flavour: str
+) -> None:
     """02 R115, R116: its clean-up is awaited, nothing is recorded, and it runs again after a resume."""
     cleaned: list[str] = []
     runs: list[int] = []

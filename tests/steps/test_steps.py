@@ -30,7 +30,9 @@ def test_a_step_timeout_must_be_positive_and_finite(timeout: float) -> None:
         async def step() -> None: ...
 
 
-@pytest.mark.parametrize("option", [{"preemptible": True}, {"timeout_seconds": 1.0}], ids=lambda option: next(iter(option)))
+@pytest.mark.parametrize(
+    "option", [{"preemptible": True}, {"timeout_seconds": 1.0}], ids=lambda option: next(iter(option))
+)
 def test_a_sync_step_cannot_be_interrupted(option: dict[str, Any]) -> None:
     """02 R10."""
     with pytest.raises(DBOSException, match="my step"):
@@ -262,7 +264,9 @@ def test_an_unserializable_value_is_recorded_as_the_error_of_the_step(
     assert runs == [1]
 
 
-@pytest.mark.parametrize("error", [LockedError("cannot be stored"), PickyError(3, "cannot be read")], ids=["lock", "picky"])
+@pytest.mark.parametrize(
+    "error", [LockedError("cannot be stored"), PickyError(3, "cannot be read")], ids=["lock", "picky"]
+)
 def test_an_exception_that_cannot_be_stored_gets_a_stand_in(
     app: type[DBOS], config: Config, database_url: str, error: Exception
 ) -> None:

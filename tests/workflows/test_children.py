@@ -164,7 +164,9 @@ def test_the_recorded_result_of_a_direct_call_is_read_back(app: type[DBOS], conf
     assert replay(config, "p") == "from the child, from the child"
 
 
-def test_the_recorded_error_of_a_direct_call_is_raised_again(app: type[DBOS], config: Config, database_url: str) -> None:
+def test_the_recorded_error_of_a_direct_call_is_raised_again(
+    app: type[DBOS], config: Config, database_url: str
+) -> None:
     """02 R58, R262."""
 
     @DBOS.workflow()

@@ -84,7 +84,9 @@ def test_an_unserializable_result_becomes_the_error_of_the_workflow(
     assert status_row(database_url, handle.workflow_id)["status"] == "ERROR"
 
 
-@pytest.mark.parametrize("error", [LockedError("cannot be stored"), PickyError(3, "cannot be read")], ids=["lock", "picky"])
+@pytest.mark.parametrize(
+    "error", [LockedError("cannot be stored"), PickyError(3, "cannot be read")], ids=["lock", "picky"]
+)
 def test_an_exception_that_cannot_be_stored_gets_a_stand_in_with_its_class_and_text(
     app: type[DBOS], database_url: str, error: Exception
 ) -> None:
@@ -149,7 +151,7 @@ def test_a_workflow_that_raises_cancelled_error_stays_pending(app: type[DBOS], d
 
     with SetWorkflowID("async"):
         handle = DBOS.start_workflow(wf)
-    with pytest.raises(BaseException):
+    with pytest.raises(DBOSException):
         handle.get_result()
     assert status_row(database_url, "async")["status"] == "PENDING"
     with SetWorkflowID("sync"), pytest.raises(concurrent.futures.CancelledError):
@@ -192,9 +194,7 @@ def test_destroy_never_turns_running_async_work_into_a_failure(
     assert DBOS.retrieve_workflow("w").get_result() == "continued"
 
 
-def test_destroy_on_an_adopted_loop_leaves_async_work_pending(
-    config: Config, database_url: str
-) -> None:
+def test_destroy_on_an_adopted_loop_leaves_async_work_pending(config: Config, database_url: str) -> None:
     """02 R232: the end of the main loop is no outcome either."""
 
     @DBOS.workflow()
@@ -322,7 +322,9 @@ def test_an_error_workflow_is_never_recovered(app: type[DBOS], config: Config) -
     assert runs == [1]
 
 
-def test_a_workflow_that_is_dispatched_too_often_is_given_up(app: type[DBOS], config: Config, database_url: str) -> None:
+def test_a_workflow_that_is_dispatched_too_often_is_given_up(
+    app: type[DBOS], config: Config, database_url: str
+) -> None:
     """02 R161, R162, R163: max_recovery_attempts + 1 executions per budget, and a resume gives a new one."""
     runs: list[int] = []
 

@@ -83,7 +83,9 @@ def test_a_workflow_that_has_not_reached_the_point_follows_the_new_path(
     assert step_names(database_url, "w")[1] == "DBOS.patch-use three"
 
 
-def test_a_deprecated_patch_skips_the_marker_where_it_stands(app: type[DBOS], config: Config, database_url: str) -> None:
+def test_a_deprecated_patch_skips_the_marker_where_it_stands(
+    app: type[DBOS], config: Config, database_url: str
+) -> None:
     """02 R202: one id if the marker is there, else none; nothing is written."""
     wf = declare(2)
     with SetWorkflowID("marked"):

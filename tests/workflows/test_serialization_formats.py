@@ -357,7 +357,7 @@ def test_undecodable_inputs_end_the_workflow_in_error(
     rows(database_url, "UPDATE workflow_input SET inputs = %s", inputs)
     make_pending(database_url, "w")
     relaunch(config)
-    with pytest.raises(Exception):
+    with pytest.raises((ValueError, pickle.UnpicklingError, EOFError, IndexError, TypeError)):
         DBOS.retrieve_workflow("w").get_result()
     assert status_row(database_url, "w")["status"] == "ERROR"
 

@@ -143,12 +143,12 @@ def test_the_pydantic_validator_skips_the_receiver_of_registered_methods(app: ty
     @DBOS.dbos_class()
     class C(DBOSConfiguredInstance):
         @DBOS.workflow(validate_args=pydantic_args_validator)
-        def wf(this, value: int) -> str:  # noqa: N805
+        def wf(this, value: int) -> str:
             return f"{this.config_name} {value + 1}"
 
         @classmethod
         @DBOS.workflow(validate_args=pydantic_args_validator)
-        def class_wf(klass, value: int) -> str:  # noqa: N804
+        def class_wf(klass, value: int) -> str:
             return f"{klass.__name__} {value + 1}"
 
     instance = C("c")
@@ -164,7 +164,7 @@ def test_portable_dates_are_converted_where_the_annotation_is_exactly_that(app: 
     """02 R197, 04 R628: positional and named; unparseable texts and others stay texts."""
 
     @DBOS.workflow(serialization_type=WorkflowSerializationFormat.PORTABLE)
-    def wf(a: datetime, b: date, c: Any, d: "datetime | None", *, e: date, f: datetime) -> list[str]:
+    def wf(a: datetime, b: date, c: Any, d: datetime | None, *, e: date, f: datetime) -> list[str]:
         return [str(value) if not isinstance(value, str) else f"text {value}" for value in (a, b, c, d, e, f)]
 
     moment = datetime(2025, 6, 15, 10, 30, 0, 123456, tzinfo=timezone.utc)

@@ -49,7 +49,7 @@ from ..types import WorkflowOutcome
 from .context import Context, Identity, Options, current_context, enter, leave, take_assigned_id
 from .errors import EngineStopped, ExecutionInterrupted
 from .execution import Completion, Execution
-from .operations import GET_RESULT, misuse, record_operation, recorded_value
+from .operations import GET_RESULT, Recorded, misuse, record_operation, recorded_value
 from .plans import Call, Commit, Plan, Read, Wait
 from .registry import WorkflowInfo
 
@@ -262,7 +262,8 @@ def _start_record(
         authenticated_user=identity.user,
         authenticated_roles=json.dumps(identity.roles) if identity.roles else None,
         assumed_role=identity.assumed_role,
-        attributes=json.dumps(options.attributes or None),
+        # None is SQL NULL, where the reference stores JSON null: the index on attributes stays free of rows without.
+        attributes=json.dumps(options.attributes) if options.attributes else None,
     )
     for what, text in (
         ("workflow id", workflow_id),
@@ -296,29 +297,32 @@ def call_plan(engine: Engine, target: Target) -> Plan[Any]:
         return (yield from _execute_or_wait(engine, started, target, None))
     started_at_ms = engine.clock.now_ms()
     start_id, result_id = parent.draw(), parent.draw()
-    child_id = None
+    child_id: str | None = None
+    value: Any = None
+    failure: Exception | None = None
+    recorded: Recorded | None = None
     try:
         started = yield from start_plan(engine, target, step_id=start_id, direct=True)
         child_id = started.workflow_id
         recorded = yield from recorded_value(parent, result_id, GET_RESULT, child_id)
-        if recorded is not None:
-            return recorded.get()
-        value = yield from _execute_or_wait(engine, started, target, parent)
+        if recorded is None:
+            value = yield from _execute_or_wait(engine, started, target, parent)
     except Exception as error:
-        if parent.recorded.get(result_id) is None:
-            yield from record_operation(
-                parent,
-                result_id,
-                GET_RESULT,
-                started_at_ms,
-                error=error,
-                child_id=child_id,
-                keep_existing=True,
-            )
-        raise
+        failure = error
+    if recorded is not None:
+        return recorded.get()
     yield from record_operation(
-        parent, result_id, GET_RESULT, started_at_ms, value=value, child_id=child_id, keep_existing=True
+        parent,
+        result_id,
+        GET_RESULT,
+        started_at_ms,
+        value=value,
+        error=failure,
+        child_id=child_id,
+        keep_existing=True,
     )
+    if failure is not None:
+        raise failure
     return value
 
 

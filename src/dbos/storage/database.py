@@ -7,6 +7,7 @@ once. The statements of the two backends differ only where the databases do.
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -23,11 +24,14 @@ from ..records import (
 )
 from ..types import INTERNAL_QUEUE_NAME, ClaimedWorkflow, StepRecord, VersionInfo, WorkflowOutcome
 from .rows import WorkflowRow, to_claimed, to_outcome, to_step, to_version
-from .store import StoreUnavailable
+from .store import StoreRefused, StoreUnavailable
 
 Row = tuple[Any, ...]
 
-encode_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+# Characters stay as they are, so that half a surrogate pair, which no database holds, is refused on its way there.
+encode_json = json.JSONEncoder(separators=(",", ":"), check_circular=False, ensure_ascii=False).encode
+
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 # More ids than this in one statement gain nothing and make its plan and its parameters large.
 CHUNK = 1000
@@ -39,6 +43,14 @@ class Work(NamedTuple):
     name: str
     rows: list[dict[str, Any]]
     changes: int
+
+
+def encode_rows(rows: Sequence[dict[str, Any]]) -> str:
+    """The records of a batch as one JSON text; StoreRefused for a NUL character, where SQLite would cut the text."""
+    text = encode_json(rows)
+    if "\\u0000" in text and _NUL.search(text):
+        raise StoreRefused("a text contains a NUL character, which databases cannot store")
+    return text
 
 
 class Connections(Protocol):
@@ -105,14 +117,16 @@ class SqlStore:
             work.append(Work("record_child_starts", rows, 1))
         if steps:
             work.append(Work("record_steps", [record.row() for record in steps], 1))
-        if finishes:
-            work.append(Work("finish_workflows", [record.row() for record in finishes], 2))
-        complete = self._db.commit(work, self._db.now_ms(), [record.workflow_id for record in finishes])
-        if len(complete) == len(work):
+        # Of several outcomes of one workflow the first counts; a statement that saw both would mix them.
+        outcomes = {record.workflow_id: record for record in reversed(finishes)}
+        if outcomes:
+            work.append(Work("finish_workflows", [record.row() for record in reversed(outcomes.values())], 2))
+        complete = self._db.commit(work, self._db.now_ms(), list(outcomes))
+        if len(complete) == len(work) and len(outcomes) == len(finishes):
             return [Verdict.APPLIED] * len(records)
+        applied = set(complete) if len(outcomes) == len(finishes) else set(complete) - {"finish_workflows"}
         return [
-            Verdict.APPLIED if _statements_of(record) <= set(complete) else self._find_answer(record)
-            for record in records
+            Verdict.APPLIED if _statements_of(record) <= applied else self._find_answer(record) for record in records
         ]
 
     def _find_answer(self, record: Record) -> Answer:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .database import Row, Work, encode_json
+from .database import Row, Work, encode_rows
 from .libpq import JournalSession
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
@@ -261,7 +261,7 @@ def _statement(item: Work, now_ms: int) -> tuple[str, Row]:
     lone = LONE.get(item.name)
     if lone is not None and len(item.rows) == 1:
         return lone, (*item.rows[0].values(), now_ms)
-    return item.name, (encode_json(item.rows), now_ms)
+    return item.name, (encode_rows(item.rows), now_ms)
 
 
 def _payload(kind: str, workflow_ids: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..logs import logger
-from .database import Row, Work, encode_json
+from .database import Row, Work, encode_rows
 from .migrate_sqlite import connect_sqlite
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
@@ -71,7 +71,7 @@ class SqliteConnections:
         columns[-1] = now_ms
         expected = 0
         for item in work:
-            columns[JOURNAL.index(item.name)] = encode_json(item.rows)
+            columns[JOURNAL.index(item.name)] = encode_rows(item.rows)
             expected += len(item.rows) * item.changes
         with self._write_lock:
             writer = self._writer
