@@ -69,10 +69,12 @@ class Service:
             except EngineStopped:
                 return
             except StoreUnavailable as error:
+                if self.engine.stopping:
+                    return
                 logger.warning("The %s service could not reach the system database: %s", self.name, error)
                 pause_seconds = self.interval_seconds
             except Exception:
-                if self._stopping:
+                if self._stopping or self.engine.stopping:
                     return
                 logger.exception("The %s service met an error and goes on", self.name)
                 pause_seconds = self.interval_seconds
