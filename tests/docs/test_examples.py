@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_surface import NOT_YET_EXPORTED, NOT_YET_IN_DBOS
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^(?:<!-- (?P<only>\w+) -->\n)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -104,3 +106,11 @@ def test_the_pages_of_the_guide_have_examples() -> None:
     without = [page for page in PAGES if page.startswith("docs/guide/") and not has_program(page)]
     assert without == []
     assert len(PAGES) > 15
+
+
+def test_the_readme_names_exactly_what_is_missing() -> None:
+    _, _, text = (ROOT / "README.md").read_text(encoding="utf-8").partition("do not exist yet:")
+    table, _, _ = text.partition("(With each name")
+    listed = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.partition(" | ")[2])}
+    missing = {name.removesuffix("_async") for name in NOT_YET_IN_DBOS} | NOT_YET_EXPORTED
+    assert listed == missing

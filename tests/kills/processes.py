@@ -93,6 +93,13 @@ class Worker:
         _, status = os.waitpid(self.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status), f"the worker ended: {self._errors.read_text()[-3000:]}"
 
+    def wait_for_log(self, text: str) -> None:
+        """Wait until a worker on this side log has logged the text."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while text not in self._errors.read_text():
+            assert time.monotonic() < deadline, f"{text!r} was not logged"
+            time.sleep(0.01)
+
     def wake(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 

@@ -42,6 +42,36 @@ def test_a_process_paused_in_a_step_loses_its_workflow_to_the_one_that_takes_ove
     assert [step for pid, (_, step) in executed if pid == second.pid] == list(range(PAUSED_AT, STEPS + 1))
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_process_that_lost_its_workflow_cannot_write_a_step_the_new_owner_has_not_written_yet(
+    database_url: str, tmp_path: Path, kind: str
+) -> None:
+    log, observer = SideLog(tmp_path / "side.log"), Observer(database_url)
+    with Worker(database_url, log) as first, Worker(database_url, log) as second:
+        first.command("pause", id="w", kind=kind, steps=STEPS, at=PAUSED_AT)
+        first.expect("launched")
+        first.wait_until_paused()
+        second.command("finish", ids=["w"], at=PAUSED_AT)
+        second.expect("launched")
+        second.wait_until_paused()
+        rows = rows_of(observer)
+
+        # The row of step 5 is free: only the ownership stands between the first process and it.
+        first.wake()
+        first.wait_for_log("another execution owns the workflow")
+        assert rows_of(observer) == rows, "the process that lost the workflow has written something"
+
+        second.wake()
+        outcome = second.next_message()
+        assert outcome == {"w": ["SUCCESS", f"{sum(range(STEPS + 1))} from process {second.pid}"]}
+        assert first.next_message() == outcome, "both processes report the one outcome there is"
+        first.wait()
+        second.wait()
+    executed = log.executions()
+    assert [step for pid, (_, step) in executed if pid == first.pid] == list(range(1, PAUSED_AT + 1))
+    assert [step for pid, (_, step) in executed if pid == second.pid] == list(range(PAUSED_AT, STEPS + 1))
+
+
 def rows_of(observer: Observer) -> list[object]:
     return [
         observer.query(f"SELECT * FROM {{}}{table} ORDER BY 1, 2")

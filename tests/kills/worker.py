@@ -7,7 +7,8 @@ It imports, then waits for one JSON command on its standard input, so a spare pr
     {"action": "load", "first": 0, "count": 8}        launch, start that many orders, work until killed
     {"action": "run", "first": 0, "count": 8, "rounds": 20}
                                                       launch, run long orders, print their outcomes
-    {"action": "finish", "ids": [...]}                launch, wait for workflows, print their outcomes
+    {"action": "finish", "ids": [...]}                launch, wait for workflows, print their outcomes;
+                                                      with "at": 5 pause this process in that step
     {"action": "pause", "id": "...", "kind": "sync", "steps": 10, "at": 5}
                                                       launch, run a workflow that pauses this process in a step
 
@@ -207,9 +208,7 @@ async def run(first: int, count: int, rounds: int) -> dict[str, list[Any]]:
     return dict(zip(ids, outcomes, strict=True))
 
 
-def pause(workflow_id: str, kind: str, steps: int, at: int) -> list[Any]:
-    global _pause_at
-    _pause_at = at
+def pause(workflow_id: str, kind: str, steps: int) -> list[Any]:
     with SetWorkflowID(workflow_id):
         handle: Any = DBOS.start_workflow(pausing_async if kind == "async" else pausing, steps)
     try:
@@ -234,6 +233,9 @@ def main() -> None:
         return
     command = json.loads(line)
     action = command.pop("action")
+    # Before the launch, which may go on with a workflow that is to pause.
+    global _pause_at
+    _pause_at = command.pop("at", None)
     DBOS.launch()
     say("launched")
     if action == "load":

@@ -39,7 +39,7 @@ class Process:
         self.frozen: asyncio.Future[None] | None = None
         self.clients: list[asyncio.Future[Any]] = []
         self._actors: dict[int, Actor] = {}
-        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self.tasks: dict[asyncio.Task[Any], None] = {}
         self._blocked: dict[asyncio.Future[Any], None] = {}
         self.engine = self._make_engine(registry)
 
@@ -84,18 +84,18 @@ class Process:
         for future in list(self._blocked):
             if not future.done():
                 future.set_exception(SimulatedCrash())
-        for task in list(self._tasks):
+        for task in list(self.tasks):
             task.cancel()
 
     async def gone(self) -> None:
         """Wait until the last thread and task of the dead process has ended."""
         for _ in range(1000):
-            if not self._actors and not self._tasks:
+            if not self._actors and not self.tasks:
                 return
-            for task in list(self._tasks):
+            for task in list(self.tasks):
                 task.cancel()
             await asyncio.sleep(0.01)
-        raise Stuck(f"{self} does not end: {list(self._tasks)}, {len(self._actors)} threads")
+        raise Stuck(f"{self} does not end: {list(self.tasks)}, {len(self._actors)} threads")
 
     def freeze(self) -> None:
         """Everything in this process stops at its next point, for an unknown time."""
@@ -171,8 +171,8 @@ class Process:
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """Called for every task that code of this process creates."""
-        self._tasks[task] = None
-        task.add_done_callback(lambda _: self._tasks.pop(task, None))
+        self.tasks[task] = None
+        task.add_done_callback(lambda _: self.tasks.pop(task, None))
         if self.dead:
             task.cancel()
 

@@ -292,14 +292,16 @@ class World:
             await asyncio.sleep(0.5)
 
     async def _end(self) -> None:
+        # What the world itself still does comes first: it would replace the processes that are killed.
+        killed = {task for process in self._processes for task in process.tasks}
+        others = asyncio.all_tasks(self.loop) - {asyncio.current_task(self.loop)} - killed
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         for process in self._processes:
             process.kill()
         for process in self._processes:
             await process.gone()
-        others = asyncio.all_tasks(self.loop) - {asyncio.current_task(self.loop)}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
 
     def _check_sleeps(self) -> None:
         """What follows a sleep begins at the time first planned; late only if no process was there to wake up."""

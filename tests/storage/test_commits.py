@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import json
 from collections.abc import Sequence
 
 import pytest
@@ -16,7 +17,7 @@ APPLIED, FENCED, REPEATED = Verdict.APPLIED, Verdict.FENCED, Verdict.REPEATED
 
 TEXTS = {
     "quotes": "'single' \"double\" `back` $$dollar$$ $1 ?1 %s {schema}",
-    "backslashes": r"\ \\ \n \u0041 \' \" \0 %5C",
+    "backslashes": r"\ \\ \n \u0041 \u0000 \\u0000 \' \" \0 %5C",
     "controls": "".join(map(chr, range(1, 32))) + "\x7f\x80\x9f",
     "emoji": "👩‍👩‍👧‍👦 🏴‍☠️ 🇩🇪 \U0010ffff",
     "separators": "a\u2028b\u2029c\u0085d\ufeffe\u200bf\r\ng",
@@ -371,52 +372,25 @@ def test_batches_of_any_size_are_answered_in_order(store: SqlStore, read: Rows, 
 
 
 @pytest.mark.parametrize("kind", ["start", "child", "step", "finish"])
-@pytest.mark.parametrize("company", ["alone", "among others"])
-def test_a_record_the_database_cannot_hold_is_refused_or_kept_whole(
-    store: SqlStore, read: Rows, kind: str, company: str
+@pytest.mark.parametrize("poison", ["before\0after", "half \ud83d", "\\\0"], ids=["NUL", "surrogate", "escaped"])
+def test_a_text_the_database_cannot_hold_is_refused_and_nothing_of_its_batch_written(
+    store: SqlStore, read: Rows, kind: str, poison: str
 ) -> None:
-    """NUL characters: Postgres has no place for them, SQLite does; neither may cut the text short."""
     store.commit([start("w"), start("v")])
-    text = "before\0after"
     poisoned: Record = {
-        "start": start("x", inputs=text),
-        "child": child("x", "w", 1, inputs=text),
-        "step": step("w", 1, output=text),
-        "finish": finish("w", output=text),
+        "start": start("x", inputs=poison),
+        "child": child("x", "w", 1, inputs=poison),
+        "step": step("w", 1, output=poison),
+        "finish": finish("w", output=poison),
     }[kind]
-    good: list[Record] = [start("y"), step("v", 1), finish("v")] if company == "among others" else []
+    good: list[Record] = [start("y"), step("v", 1), finish("v")]
     before = everything(read)
-    if store.backend == "sqlite":
-        assert store.commit([*good, poisoned]) == [APPLIED] * (len(good) + 1)
-        found = store.get_workflow("x" if kind in ("start", "child") else "w")
-        assert found is not None
-        assert text in (found.inputs, found.output, *(s.output for s in store.load_steps(["w"], 0, 9).get("w", [])))
-        return
+    with pytest.raises(StoreRefused):
+        store.commit([poisoned])
     with pytest.raises(StoreRefused):
         store.commit([*good, poisoned])
     assert everything(read) == before
-    assert store.commit(good) == [APPLIED] * len(good)
-
-
-@pytest.mark.parametrize("company", ["alone", "among others"])
-def test_half_a_surrogate_pair_is_refused(store: SqlStore, read: Rows, company: str) -> None:
-    store.commit([start("w"), start("v")])
-    before = everything(read)
-    good: list[Record] = [start("y"), step("v", 1)] if company == "among others" else []
-    with pytest.raises(StoreRefused):
-        store.commit([*good, step("w", 1, output="\ud83d")])
-    assert everything(read) == before
-
-
-@pytest.mark.parametrize("number", [LARGEST + 1, 10**30])
-def test_a_number_the_database_cannot_hold_is_refused(store: SqlStore, read: Rows, number: int) -> None:
-    store.commit([start("w")])
-    before = everything(read)
-    with pytest.raises(StoreRefused):
-        store.commit([start("v"), step("w", 1, completed_at_ms=number)])
-    with pytest.raises(StoreRefused):
-        store.commit([start("v", timeout_ms=number)])
-    assert everything(read) == before
+    assert store.commit(good) == [APPLIED, APPLIED, APPLIED]
 
 
 # --- what texts and numbers may be
@@ -459,7 +433,7 @@ def test_attributes_keep_their_unicode(store: SqlStore) -> None:
         row = store.get_workflow(workflow_id)
         assert row is not None
         assert row.attributes is not None
-        assert sys.intern("👩") in row.attributes
+        assert json.loads(row.attributes) == json.loads(text)
 
 
 def test_numbers_reach_up_to_the_largest(store: SqlStore) -> None:

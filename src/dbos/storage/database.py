@@ -120,7 +120,7 @@ class SqlStore:
         # Of several outcomes of one workflow the first counts; a statement that saw both would mix them.
         outcomes = {record.workflow_id: record for record in reversed(finishes)}
         if outcomes:
-            work.append(Work("finish_workflows", [record.row() for record in reversed(outcomes.values())], 2))
+            work.append(Work("finish_workflows", [record.row() for record in outcomes.values()], 2))
         complete = self._db.commit(work, self._db.now_ms(), list(outcomes))
         if len(complete) == len(work) and len(outcomes) == len(finishes):
             return [Verdict.APPLIED] * len(records)

@@ -11,6 +11,8 @@ import selectors
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .store import StoreRefused
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -51,14 +53,16 @@ class JournalSession:
 
         In pipeline mode everything up to the sync is one implicit transaction, and one round trip.
         """
-        for name, _ in work:
+        prepared = []
+        for name, parameters in work:
             if name not in self._prepared:
                 self._prepare(name)
+            prepared.append((name.encode(), _texts(parameters)))
         pgconn = self._pgconn
         pgconn.enter_pipeline_mode()
         try:
-            for name, parameters in work:
-                pgconn.send_query_prepared(name.encode(), _texts(parameters))
+            for name_bytes, texts in prepared:
+                pgconn.send_query_prepared(name_bytes, texts)
             pgconn.pipeline_sync()
             results = self._collect(len(work))
         except BaseException:
@@ -110,4 +114,9 @@ class JournalSession:
 
 def _texts(parameters: Parameters) -> list[Any]:
     """Parameters in libpq's text format; the statements say what each is."""
-    return [None if p is None else p.encode() if type(p) is str else b"%d" % p for p in parameters]
+    texts = [None if p is None else p.encode() if type(p) is str else b"%d" % p for p in parameters]
+    for text in texts:
+        # To libpq a NUL is the end of the text: it would store the part before it.
+        if text is not None and b"\0" in text:
+            raise StoreRefused("a text contains a NUL character, which databases cannot store")
+    return texts

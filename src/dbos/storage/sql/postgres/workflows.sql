@@ -31,12 +31,12 @@ SELECT workflow_uuid, (SELECT by_token FROM inputs) ->> creator_xid, $2::int8 FR
 ON CONFLICT (workflow_uuid) DO NOTHING;
 
 -- name: start_children
--- As start_workflows, but only while the parent is still owned by the execution that starts the child; the lock on
--- the parent holds until record_child_starts has committed with it.
+-- As start_workflows, but only while the parent is still owned by the execution that starts the child, and at a step
+-- id that is free; the lock on the parent holds until record_child_starts has committed with it.
 WITH input AS MATERIALIZED (
   SELECT * FROM json_to_recordset($1::json)
     AS r (w text, s text, n text, cn text, gn text, "in" text, z text, ct text, ot text, x text, v text, ai text,
-          a text, r int8, "to" int8, dl int8, u text, ro text, ar text, at text, p text, pt text)
+          a text, r int8, "to" int8, dl int8, u text, ro text, ar text, at text, p text, pt text, i int4)
   ORDER BY p, w
 ), inputs AS MATERIALIZED (
   SELECT jsonb_object_agg(ct, "in") AS by_token FROM input
@@ -51,7 +51,9 @@ WITH input AS MATERIALIZED (
   CROSS JOIN LATERAL (
     SELECT owner_xid FROM {schema}.workflow_status WHERE workflow_uuid = input.p FOR NO KEY UPDATE
   ) AS owned
-  WHERE owned.owner_xid = input.pt
+  WHERE owned.owner_xid = input.pt AND NOT EXISTS (
+    SELECT FROM {schema}.operation_outputs WHERE workflow_uuid = input.p AND function_id = input.i OFFSET 0
+  )
   ON CONFLICT (workflow_uuid) DO NOTHING
   RETURNING workflow_uuid, creator_xid
 )

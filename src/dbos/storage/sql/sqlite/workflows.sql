@@ -27,7 +27,8 @@ WHERE TRUE
 ON CONFLICT (workflow_uuid) DO NOTHING;
 
 -- name: start_children
--- As start_workflows, but only while the parent is still owned by the execution that starts the child.
+-- As start_workflows, but only while the parent is still owned by the execution that starts the child, and at a step
+-- id that is free.
 INSERT INTO workflow_status
   (workflow_uuid, status, name, class_name, config_name, serialization, creator_xid, owner_xid, executor_id,
    application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
@@ -40,7 +41,9 @@ SELECT json_extract(r.value, '$.w'), json_extract(r.value, '$.s'), json_extract(
        p.workflow_uuid, ?2, ?2
 FROM json_each(?1) AS r
 JOIN workflow_status AS p ON p.workflow_uuid = json_extract(r.value, '$.p') AND p.owner_xid = json_extract(r.value, '$.pt')
-WHERE TRUE
+WHERE NOT EXISTS (
+  SELECT 1 FROM operation_outputs AS o
+  WHERE o.workflow_uuid = p.workflow_uuid AND o.function_id = json_extract(r.value, '$.i'))
 ON CONFLICT (workflow_uuid) DO NOTHING;
 INSERT INTO workflow_input (workflow_uuid, inputs, retention_timestamp)
 SELECT w.workflow_uuid, json_extract(r.value, '$.in'), ?2
