@@ -52,7 +52,6 @@ def test_a_process_that_lost_its_workflow_cannot_write_a_step_the_new_owner_has_
         first.expect("launched")
         first.wait_until_paused()
         second.command("finish", ids=["w"], at=PAUSED_AT)
-        second.expect("launched")
         second.wait_until_paused()
         rows = rows_of(observer)
 
@@ -62,6 +61,7 @@ def test_a_process_that_lost_its_workflow_cannot_write_a_step_the_new_owner_has_
         assert rows_of(observer) == rows, "the process that lost the workflow has written something"
 
         second.wake()
+        second.expect("launched")
         outcome = second.next_message()
         assert outcome == {"w": ["SUCCESS", f"{sum(range(STEPS + 1))} from process {second.pid}"]}
         assert first.next_message() == outcome, "both processes report the one outcome there is"

@@ -60,6 +60,9 @@ class Scenario:
     versions: int = 1
     unstable_steps: frozenset[str] = frozenset({"DBOS.sleep"})
     resumes: int = 0
+    # It cancels and resumes other workflows. Like the body of a step, that is done again by a second execution, so
+    # what becomes of those others depends on who comes last.
+    acts_on_others: bool = False
     _built: dict[int, tuple[Registry, dict[str, Callable[..., Any]]]] = field(default_factory=dict)
 
     def build(self, version: int) -> tuple[Registry, dict[str, Callable[..., Any]]]:

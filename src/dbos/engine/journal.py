@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,6 +34,8 @@ MAX_PENDING_BYTES = 256 * 1024 * 1024
 
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 60.0
+# How often the log says that callers wait for the database.
+PRESSURE_REPORT_SECONDS = 10.0
 
 
 class Entry:
@@ -59,6 +62,16 @@ class Entry:
         return self.answer
 
 
+class Buffer:
+    """What the tasks of one event loop have recorded in the current turn of the loop."""
+
+    __slots__ = ("entries", "size")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.size = 0
+
+
 def retry_pauses(rng: random.Random | None = None) -> Any:
     """Pauses between tries while the database does not answer: doubling, with jitter, up to a minute."""
     pause = FIRST_RETRY_SECONDS
@@ -83,7 +96,8 @@ class Journal:
         self._closing = threading.Event()
         self._work = threading.Semaphore(0)
         self._thread: threading.Thread | None = None
-        self._buffers: dict[asyncio.AbstractEventLoop, list[Entry]] = {}
+        self._buffers: dict[asyncio.AbstractEventLoop, Buffer] = {}
+        self._pressure_reported_at = -PRESSURE_REPORT_SECONDS
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="dbos-journal", daemon=True)
@@ -100,6 +114,7 @@ class Journal:
         with self._lock:
             left = list(self._pending)
             self._pending.clear()
+            self._pending_bytes -= sum(entry.size for entry in left)
         for entry in left:
             entry.error = EngineStopped()
         self._wake(left)
@@ -133,30 +148,41 @@ class Journal:
         loop = asyncio.get_running_loop()
         entry = Entry(record)
         entry.future = loop.create_future()
-        while self._pending_bytes + entry.size > self._max_pending_bytes and self._pending_bytes > 0:
+        while self._is_full(loop, entry.size):
+            if self._closing.is_set():
+                raise EngineStopped()
             self._report_pressure()
             await asyncio.sleep(0.005)
         # An idle writer gets the record at once; while it is busy, everything that becomes ready in this turn of the
         # loop goes to it together.
         buffer = self._buffers.get(loop)
         if buffer is None:
-            buffer = self._buffers[loop] = []
-        if not buffer:
+            buffer = self._buffers[loop] = Buffer()
             loop.call_soon(self._flush, loop)
-        buffer.append(entry)
+        buffer.entries.append(entry)
+        buffer.size += entry.size
         if not self._leading:
             self._flush(loop)
         await entry.future
         return entry.result()
 
+    def _is_full(self, loop: asyncio.AbstractEventLoop, size: int) -> bool:
+        """Whether a record of this loop has to wait; what the loop has not handed over yet counts too."""
+        buffer = self._buffers.get(loop)
+        held = self._pending_bytes + (0 if buffer is None else buffer.size)
+        return held > 0 and held + size > self._max_pending_bytes
+
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        entries = self._buffers.pop(loop, [])
+        buffer = self._buffers.pop(loop, None)
+        if buffer is None:
+            return
+        entries = buffer.entries
         lead = False
         with self._lock:
             stopped = self._closing.is_set()
             if not stopped:
                 self._pending.extend(entries)
-                self._pending_bytes += sum(entry.size for entry in entries)
+                self._pending_bytes += buffer.size
                 lead = not self._leading
                 if lead:
                     self._leading = True
@@ -175,6 +201,10 @@ class Journal:
                 raise EngineStopped()
 
     def _report_pressure(self) -> None:
+        now = time.monotonic()
+        if now - self._pressure_reported_at < PRESSURE_REPORT_SECONDS:
+            return
+        self._pressure_reported_at = now
         logger.warning(
             "The journal holds %d MiB that the database has not taken yet; callers wait",
             self._pending_bytes >> 20,
@@ -215,6 +245,17 @@ class Journal:
             for entry in batch:
                 if not entry.settled:
                     entry.error = stopped
+        except BaseException:
+            # Ctrl-C hit the thread that commits for others too: what became of the batch is unknown, so the writer
+            # thread repeats it for them.
+            unknown = [entry for entry in batch if not entry.settled]
+            with self._lock:
+                self._pending.extendleft(reversed(unknown))
+            self._settle([entry for entry in batch if entry.settled])
+            raise
+        self._settle(batch)
+
+    def _settle(self, batch: Sequence[Entry]) -> None:
         with self._lock:
             self._pending_bytes -= sum(entry.size for entry in batch)
             self._room.notify_all()

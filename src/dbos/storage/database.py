@@ -117,11 +117,12 @@ class SqlStore:
             work.append(Work("record_child_starts", rows, 1))
         if steps:
             work.append(Work("record_steps", [record.row() for record in steps], 1))
-        # Of several outcomes of one workflow the first counts; a statement that saw both would mix them.
-        outcomes = {record.workflow_id: record for record in reversed(finishes)}
+        # Of several outcomes of one execution the first counts; a statement that saw both would mix them. Those of
+        # different executions stay: only the one whose token owns the workflow is written.
+        outcomes = {(record.workflow_id, record.owner_token): record for record in reversed(finishes)}
         if outcomes:
             work.append(Work("finish_workflows", [record.row() for record in outcomes.values()], 2))
-        complete = self._db.commit(work, self._db.now_ms(), list(outcomes))
+        complete = self._db.commit(work, self._db.now_ms(), [workflow_id for workflow_id, _ in outcomes])
         if len(complete) == len(work) and len(outcomes) == len(finishes):
             return [Verdict.APPLIED] * len(records)
         applied = set(complete) if len(outcomes) == len(finishes) else set(complete) - {"finish_workflows"}

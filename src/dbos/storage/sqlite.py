@@ -75,8 +75,8 @@ class SqliteConnections:
             expected += len(item.rows) * item.changes
         with self._write_lock:
             writer = self._writer
-            before = writer.total_changes
             try:
+                before = writer.total_changes
                 writer.execute(self._commit, columns)
             except BaseException as error:
                 self._roll_back()

@@ -17,10 +17,13 @@ def scenario(
     versions: int = 1,
     unstable: tuple[str, ...] = (),
     resumes: int = 0,
+    acts_on_others: bool = False,
 ) -> Callable[[Callable[[int], Functions]], Callable[[int], Functions]]:
     def add(define: Callable[[int], Functions]) -> Callable[[int], Functions]:
         unstable_steps = frozenset({"DBOS.sleep", *unstable})
-        SCENARIOS.append(Scenario(define.__name__, define, list(roots), expected, versions, unstable_steps, resumes))
+        SCENARIOS.append(
+            Scenario(define.__name__, define, list(roots), expected, versions, unstable_steps, resumes, acts_on_others)
+        )
         return define
 
     return add

@@ -1,0 +1,183 @@
+"""The SQL files: both backends have the same statements, each is valid, and the hot ones search by key."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from dbos.storage.database import SqlStore
+from dbos.storage.postgres import JOURNAL_SETTINGS, LONE
+from dbos.storage.sql_files import load_statements
+from tests.storage.conftest import Opened
+from tests.storage.making import finish, start, step
+
+SQLITE = load_statements("sqlite", None)
+POSTGRES = load_statements("postgres", "dbos")
+
+JOURNAL = ["start_workflows", "start_children", "record_child_starts", "record_steps", "finish_workflows"]
+READS = ["find_step", "find_start", "load_steps", "list_steps", "get_workflow", "find_outcomes", "find_final"]
+READS += ["find_cancelled", "find_existing"]
+SERVICES = ["claim_workflows", "cancel_overdue", "requeue_pending", "find_children", "cancel_workflows"]
+SERVICES += ["resume_workflows", "dead_letter"]
+TABLES = re.compile(r"\bSCAN (w|c|p|o|workflow_\w+|operation_outputs)\b")
+FILLED = 3_000
+
+
+def fill(store: SqlStore) -> None:
+    """Enough finished workflows that a planner sees a large table."""
+    many = [f"w{i:05}" for i in range(FILLED)]
+    for first in range(0, FILLED, 1000):
+        part = many[first : first + 1000]
+        store.commit([start(w) for w in part])
+        store.commit([step(w, i) for w in part for i in (1, 2)])
+        store.commit([finish(w) for w in part[50:]])
+
+
+def analyze(opened: Opened) -> None:
+    opened.read("ANALYZE")
+
+
+@pytest.fixture(params=["empty", "filled"])
+def populated(request: pytest.FixtureRequest, opened: Opened) -> Iterator[Opened]:
+    """A database with nothing in it, and one with thousands of workflows and fresh statistics."""
+    if request.param == "filled":
+        fill(opened.store)
+        analyze(opened)
+    yield opened
+    if opened.store.backend == "sqlite":
+        opened.read("DROP TABLE IF EXISTS sqlite_stat1")
+        opened.read("DROP TABLE IF EXISTS sqlite_stat4")
+
+
+def test_both_backends_have_the_same_statements() -> None:
+    assert set(POSTGRES) - set(SQLITE) == set(LONE.values())
+    assert set(SQLITE) - set(POSTGRES) == set()
+    assert set(LONE) < set(SQLITE)
+
+
+@pytest.mark.parametrize("name", sorted(SQLITE))
+def test_a_sqlite_statement_is_valid_on_a_fresh_database(name: str, open_backend: Callable[[str], Opened]) -> None:
+    connection = open_backend("sqlite").connection
+    for text in SQLITE[name].texts:
+        assert connection.execute(f"EXPLAIN {text}", [None] * parameter_count(text)).fetchall()
+
+
+@pytest.mark.parametrize("name", sorted(POSTGRES))
+def test_a_postgres_statement_is_valid_on_a_fresh_database(name: str, open_backend: Callable[[str], Opened]) -> None:
+    assert len(POSTGRES[name].texts) == 1
+    connection = open_backend("postgres").connection
+    with prepared(connection, name) as count:
+        assert count == parameter_count(POSTGRES[name].texts[0])
+
+
+@pytest.mark.parametrize("name", sorted(SQLITE))
+def test_a_statement_takes_the_same_parameters_on_both_backends(name: str) -> None:
+    lite = max(parameter_count(text) for text in SQLITE[name].texts)
+    postgres = parameter_count(POSTGRES[name].texts[0])
+    # The clock of a time that Postgres takes from its own may be left out there, and nothing else.
+    assert lite == postgres
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_sqlite_searches_by_key(populated: Opened) -> None:
+    for name in [*JOURNAL, *READS, *SERVICES]:
+        for text in SQLITE[name].texts:
+            plan = populated.connection.execute(f"EXPLAIN QUERY PLAN {text}", [None] * parameter_count(text)).fetchall()
+            details = [row["detail"] for row in plan]
+            # A scan of the partial index on PENDING reads what is asked for and nothing else.
+            scans = [d for d in details if TABLES.search(d) and "INDEX idx_workflow_status_pending" not in d]
+            assert scans == [], (name, details)
+            assert all("AUTOMATIC" not in detail for detail in details), (name, details)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+def test_sqlite_finds_single_rows_by_primary_key(populated: Opened) -> None:
+    for name in [*JOURNAL, "find_step", "find_outcomes", "load_steps", "get_workflow"]:
+        for text in SQLITE[name].texts:
+            plan = populated.connection.execute(f"EXPLAIN QUERY PLAN {text}", [None] * parameter_count(text)).fetchall()
+            searches = [row["detail"] for row in plan if row["detail"].startswith("SEARCH")]
+            for detail in searches:
+                assert "sqlite_autoindex_" in detail, (name, detail)
+                assert "workflow_uuid=?" in detail, (name, detail)
+
+
+@pytest.mark.parametrize("backend", ["postgres"])
+@pytest.mark.parametrize("name", [*JOURNAL, *LONE.values()])
+def test_the_journals_plans_search_by_primary_key(populated: Opened, name: str) -> None:
+    plan = plan_of(populated.connection, name, JOURNAL_SETTINGS)
+    touched = {node["Relation Name"]: node for node in nodes(plan) if "Scan" in node["Node Type"] and "Relation Name" in node}
+    for node in nodes(plan):
+        assert node["Node Type"] != "Seq Scan", plan
+        assert node["Node Type"] not in ("Hash Join", "Merge Join"), plan
+        if "Index Name" in node:
+            assert node["Index Name"] in ("workflow_status_pkey", "operation_outputs_pkey"), plan
+        if node["Node Type"] == "Nested Loop":
+            # What runs once per outer row must be a search in a table: two lists of a batch are never compared.
+            inner = list(nodes(node["Plans"][1]))
+            assert any("Index" in found["Node Type"] for found in inner), plan
+            assert not any(found["Node Type"] in ("CTE Scan", "Function Scan") for found in inner), plan
+    assert name in ("start_workflows", "start_workflow") or touched
+
+
+@pytest.mark.parametrize("backend", ["postgres"])
+@pytest.mark.parametrize("name", [*READS, *SERVICES])
+def test_the_other_plans_of_a_filled_database_scan_no_table(opened: Opened, name: str) -> None:
+    # Filled once for all parameters of this test: the tables are emptied before each.
+    fill(opened.store)
+    analyze(opened)
+    plan = plan_of(opened.connection, name, "SET plan_cache_mode = force_generic_plan")
+    for node in nodes(plan):
+        large = node.get("Relation Name") in ("workflow_status", "operation_outputs")
+        assert not (node["Node Type"] == "Seq Scan" and large), plan
+
+
+# --- helpers
+
+
+def parameter_count(text: str) -> int:
+    return max((int(number) for number in re.findall(r"[?$](\d+)", text)), default=0)
+
+
+class prepared:
+    """A statement prepared for the duration of a block; gives the number of its parameters."""
+
+    def __init__(self, connection: psycopg.Connection[Any], name: str) -> None:
+        self.connection, self.name = connection, name
+
+    def __enter__(self) -> int:
+        self.connection.execute(f'PREPARE "{self.name}" AS {POSTGRES[self.name].texts[0]}'.encode())
+        query = "SELECT parameter_types::text[] AS types FROM pg_prepared_statements WHERE name = %s"
+        row = self.connection.execute(query, (self.name,)).fetchone()
+        assert row is not None
+        return len(row["types"])
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.execute(f'DEALLOCATE "{self.name}"'.encode())
+
+
+def plan_of(connection: psycopg.Connection[Any], name: str, settings: str) -> dict[str, Any]:
+    """The generic plan of a statement under these settings."""
+    connection.execute(settings.encode())
+    try:
+        with prepared(connection, name) as count:
+            arguments = "(" + ", ".join(["NULL"] * count) + ")" if count else ""
+            row = connection.execute(f'EXPLAIN (FORMAT JSON) EXECUTE "{name}"{arguments}'.encode()).fetchone()
+    finally:
+        connection.execute("RESET ALL")
+        connection.execute("SET search_path = dbos")
+    assert row is not None
+    found = row["QUERY PLAN"]
+    (explained,) = json.loads(found) if isinstance(found, str) else found
+    plan: dict[str, Any] = explained["Plan"]
+    return plan
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from nodes(inner)
