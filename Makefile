@@ -7,7 +7,7 @@ MINUTES ?= 10
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check bench bench-growth interop soak docs clean
+.PHONY: help demo test check bench bench-growth interop soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16

@@ -82,8 +82,7 @@ def _fill_postgres(url: str, workflows: int, at: str) -> None:
         connection.execute("SET maintenance_work_mem = '256MB'")
         connection.execute("CREATE TEMP TABLE filler (i INTEGER, id TEXT)")
         connection.execute(
-            "INSERT INTO filler "
-            "SELECT i, gen_random_uuid()::text FROM generate_series(0, $1::integer - 1) AS i",
+            "INSERT INTO filler SELECT i, gen_random_uuid()::text FROM generate_series(0, $1::integer - 1) AS i",
             (workflows,),
         )
         with connection.transaction():

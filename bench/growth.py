@@ -71,9 +71,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="rounds of every workload (default: 3, with --quick 1)")
     parser.add_argument("--only", default="growth,memory", help="growth, memory, or both (default)")
     parser.add_argument("--backend", action="append", choices=list(BACKEND_TITLES), help="default: both")
-    parser.add_argument(
-        "--quick", action="store_true", help=f"{QUICK_ROWS:,} workflows and a fifth of the work"
-    )
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS:,} workflows and a fifth of the work")
     parser.add_argument("--check", action="store_true", help="exit with 1 if growth costs more than 20 %%")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the records of all rounds there")
@@ -132,18 +130,12 @@ def measure_growth(python: str, backend: Backend, options: argparse.Namespace) -
         run_child(python, "workloads.py", "create_schema", grown_url, "--json")
         start = time.perf_counter()
         fill(grown_url, options.rows)
-        progress(
-            f"filled {backend.name} with {options.rows:,} workflows in {time.perf_counter() - start:.0f} s"
-        )
+        progress(f"filled {backend.name} with {options.rows:,} workflows in {time.perf_counter() - start:.0f} s")
         found = [Growth(workload, backend.name) for workload in WORKLOADS]
         for i in range(options.rounds):
             for growth in found:
-                growth.measure(
-                    python, backend, grown_url, options.scale * GROWTH_SCALE, grown_first=i % 2 == 1
-                )
-                seconds = (
-                    f"{growth.empty[-1]['seconds']:.2f} s empty, {growth.grown[-1]['seconds']:.2f} s grown"
-                )
+                growth.measure(python, backend, grown_url, options.scale * GROWTH_SCALE, grown_first=i % 2 == 1)
+                seconds = f"{growth.empty[-1]['seconds']:.2f} s empty, {growth.grown[-1]['seconds']:.2f} s grown"
                 progress(f"{growth.workload} {backend.name} {i + 1}/{options.rounds}: {seconds}")
     return found
 

@@ -64,9 +64,7 @@ class Observer:
     def __init__(self, url: str) -> None:
         self._connection: sqlite3.Connection | psycopg.Connection[Any]
         if url.startswith("sqlite:///"):
-            self._connection = sqlite3.connect(
-                url.removeprefix("sqlite:///"), isolation_level=None, timeout=30
-            )
+            self._connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None, timeout=30)
             self._schema = ""
         else:
             self._connection = psycopg.connect(url, autocommit=True)
@@ -77,9 +75,7 @@ class Observer:
 
     def _count(self, table: str, condition: str = "TRUE") -> int:
         # One round trip on purpose: it runs next to what is being measured.
-        row = self._connection.execute(
-            f"SELECT count(*) FROM {self._schema}{table} WHERE {condition}"
-        ).fetchone()
+        row = self._connection.execute(f"SELECT count(*) FROM {self._schema}{table} WHERE {condition}").fetchone()
         assert row is not None
         return int(row[0])
 

@@ -98,9 +98,7 @@ def main() -> int:
 def parse_options() -> argparse.Namespace:
     names = [*COMPARED, *EXTRAS]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="one round of a fifth of the work, for a first look"
-    )
+    parser.add_argument("--quick", action="store_true", help="one round of a fifth of the work, for a first look")
     parser.add_argument("--rounds", type=int, help="rounds of every workload (default: 3, with --quick 1)")
     parser.add_argument("--only", default=",".join(names), help=f"comma-separated, of: {', '.join(names)}")
     parser.add_argument("--backend", action="append", choices=list(BACKEND_TITLES), help="default: both")
@@ -246,9 +244,7 @@ def rate_of(comparisons: list[Comparison], workload: str, backend: str) -> float
     return next((c.rate("ours") for c in comparisons if (c.workload, c.backend) == (workload, backend)), None)
 
 
-def save(
-    options: argparse.Namespace, facts: list[str], grids: list[Grid], comparisons: list[Comparison]
-) -> None:
+def save(options: argparse.Namespace, facts: list[str], grids: list[Grid], comparisons: list[Comparison]) -> None:
     writers: list[tuple[Path | None, Callable[[], str]]] = [
         (options.markdown, lambda: to_markdown(facts, grids)),
         (options.svg, lambda: to_svg(comparisons)),

@@ -105,9 +105,7 @@ class Demo:
         kill = Kill(run, time.time(), finished, unfinished(self.database_url))
         self.kills.append(kill)
         where = f"run {run} (pid {process.pid})"
-        self._progress.console.print(
-            f"  [red]SIGKILL[/] {where} after {finished} orders, {len(kill.cut_off)} cut off"
-        )
+        self._progress.console.print(f"  [red]SIGKILL[/] {where} after {finished} orders, {len(kill.cut_off)} cut off")
 
     def _show(self, finished: int) -> None:
         [(steps,)] = world_query(self.world_path, "SELECT count(*) FROM effects")
@@ -165,9 +163,7 @@ def timeline_table(evidence: Evidence, events: list[timeline.Event]) -> Table:
         run = f"run {event.run} (pid {evidence.pids[event.run]})" if event.run else ""
         duration = f"{event.seconds * 1000:.1f} ms" if event.seconds is not None else ""
         style = {"SIGKILL": "red", "from checkpoint": "green"}.get(event.happened)
-        table.add_row(
-            f"{event.at - events[0].at:.3f} s", run, event.step, event.happened, duration, style=style
-        )
+        table.add_row(f"{event.at - events[0].at:.3f} s", run, event.step, event.happened, duration, style=style)
     return table
 
 
@@ -182,6 +178,7 @@ def main() -> int:
 
     started_at = time.monotonic()
     directory = Path(tempfile.mkdtemp(prefix="orders-"))
+    directory.chmod(0o755)  # as root, Postgres runs as another user, who has to get in
     with database(arguments.db, directory) as database_url:
         title = f"Checking out 1,000 orders on {DATABASES[arguments.db]}"
         console.print(f"[bold]{title}[/], killing the application {arguments.kills} times\n")

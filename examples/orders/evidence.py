@@ -1,6 +1,7 @@
 """What is on record: the system database, read with plain SQL, and the outside world's own books."""
 
 import sqlite3
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,7 +85,11 @@ def collect(database_url: str, world_path: Path) -> Evidence:
 
 
 def unfinished(database_url: str) -> frozenset[str]:
-    """The orders whose workflows have begun and not ended."""
+    """The orders whose workflows have begun and not ended, once nobody is connected any more."""
+    others = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    while not database_url.startswith("sqlite:///") and system_query(database_url, others):
+        # Postgres still commits the last statement of a client that was killed.
+        time.sleep(0.01)
     statement = "SELECT workflow_uuid FROM dbos.workflow_status WHERE status NOT IN ('SUCCESS', 'ERROR')"
     return frozenset(order_id for (order_id,) in system_query(database_url, statement))
 

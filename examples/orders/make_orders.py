@@ -8,12 +8,8 @@ from datetime import datetime, timedelta, timezone
 from orders import ORDERS_FILE, Order
 from world import CATALOGUE_CENTS
 
-FIRST_NAMES = (
-    "Ada Ben Chloe Diego Elif Farid Grace Hana Ivan Jonas Kofi Lena Mei Noor Olga Paulo Rosa Sven Tara Yusuf"
-)
-LAST_NAMES = (
-    "Adeyemi Bauer Costa Dubois Eriksen Fischer Garcia Haddad Ito Jansen Kaya Lopez Moreau Novak Okafor Patel"
-)
+FIRST_NAMES = "Ada Ben Chloe Diego Elif Farid Grace Hana Ivan Jonas Kofi Lena Mei Noor Olga Paulo Rosa Sven Tara Yusuf"
+LAST_NAMES = "Adeyemi Bauer Costa Dubois Eriksen Fischer Garcia Haddad Ito Jansen Kaya Lopez Moreau Novak Okafor Patel"
 CITIES = (
     "Lisbon PT",
     "Lyon FR",

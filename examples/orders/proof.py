@@ -56,9 +56,7 @@ def claims_about_charges(evidence: Evidence) -> list[Claim]:
     shipped = evidence.ended("SUCCESS")
     booked = [order_id for order_id, _ in evidence.charges_cents]
     charged_cents = sum(cents for _, cents in evidence.charges_cents)
-    owed_cents = sum(
-        orders.total_cents(order) for order in orders.load() if order["order_id"] in set(shipped)
-    )
+    owed_cents = sum(orders.total_cents(order) for order in orders.load() if order["order_id"] in set(shipped))
     recorded = len(evidence.charge_checkpoints)
     return [
         Claim(
@@ -77,9 +75,7 @@ def claims_about_charges(evidence: Evidence) -> list[Claim]:
 def claims_about_steps(evidence: Evidence) -> list[Claim]:
     recorded = Counter(evidence.checkpoints)
     effects = Counter(request.key for request in evidence.requests if request.answer == "done")
-    completed = Counter(
-        (request.run, request.key) for request in evidence.requests if request.answer != "refused"
-    )
+    completed = Counter((request.run, request.key) for request in evidence.requests if request.answer != "refused")
     return [
         Claim(
             "No step recorded twice",

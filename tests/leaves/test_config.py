@@ -118,9 +118,7 @@ def test_a_missing_name_is_refused():
 
 
 def test_without_url_the_state_is_in_a_file_named_after_the_application():
-    assert (
-        settings().database_url == settings(system_database_url="").database_url == "sqlite:///my_app.sqlite"
-    )
+    assert settings().database_url == settings(system_database_url="").database_url == "sqlite:///my_app.sqlite"
     assert settings().backend == "sqlite"
 
 
@@ -148,9 +146,7 @@ def test_postgres_defaults():
 
 
 def test_sqlite_has_no_notifications_and_no_postgres_parameters():
-    value = settings(
-        use_listen_notify=True, db_engine_kwargs={"connect_args": {"connect_timeout": 3, "timeout": 1}}
-    )
+    value = settings(use_listen_notify=True, db_engine_kwargs={"connect_args": {"connect_timeout": 3, "timeout": 1}})
     assert not value.use_listen_notify
     assert value.connect_args == {"timeout": 1}
     assert value.idle_transaction_timeout_seconds is None
@@ -245,8 +241,7 @@ def test_an_idle_timeout_that_the_user_sets_for_the_server_is_left_alone():
     by_arguments = {"connect_args": {"options": option}}
     by_url = f"{POSTGRES}?options={option.replace(' ', '%20')}"
     assert (
-        settings(system_database_url=POSTGRES, db_engine_kwargs=by_arguments).idle_transaction_timeout_seconds
-        is None
+        settings(system_database_url=POSTGRES, db_engine_kwargs=by_arguments).idle_transaction_timeout_seconds is None
     )
     assert settings(system_database_url=by_url).idle_transaction_timeout_seconds is None
 

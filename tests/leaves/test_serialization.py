@@ -156,18 +156,14 @@ def test_a_serializer_derived_from_the_portable_one_may_keep_its_name():
             return json.dumps(value, default=str)
 
     payloads = Payloads(Wider())
-    assert payloads.decode_value(payloads.encode_value(uuid.UUID(int=1)), "portable_json") == str(
-        uuid.UUID(int=1)
-    )
+    assert payloads.decode_value(payloads.encode_value(uuid.UUID(int=1)), "portable_json") == str(uuid.UUID(int=1))
 
 
 # --- pickle
 
 
 @pytest.mark.skipif(pickle.DEFAULT_PROTOCOL != 4, reason="the reference texts are those of protocol 4")
-@pytest.mark.parametrize(
-    ("value", "text"), [(None, "gAROLg=="), (1, "gARLAS4="), ("v", "gASVBQAAAAAAAACMAXaULg==")]
-)
+@pytest.mark.parametrize(("value", "text"), [(None, "gAROLg=="), (1, "gARLAS4="), ("v", "gASVBQAAAAAAAACMAXaULg==")])
 def test_native_values_have_the_persisted_form(value, text):
     assert native.encode_value(value) == text
 

@@ -47,7 +47,7 @@ class SimulatedDatabase:
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self.connection = connect_sqlite(":memory:", check_same_thread=False)
         _template().backup(self.connection)
-        connections = SqliteConnections(":memory:", self.connection)
+        connections = SqliteConnections(":memory:", self.connection, sqlite3.connect)
         connections.now_ms = now_ms  # type: ignore[method-assign]
         self.store = SqlStore(connections)
 

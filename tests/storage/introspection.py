@@ -30,9 +30,7 @@ def comparable(facts: Facts) -> Facts:
 
     tables = {
         name: {
-            "columns": sorted(
-                (plain(column) for column in table["columns"]), key=lambda column: column["name"]
-            ),
+            "columns": sorted((plain(column) for column in table["columns"]), key=lambda column: column["name"]),
             "primary_key": table["primary_key"],
             "unique": by_name(table["unique"]),
             "foreign_keys": by_name(table["foreign_keys"]),
@@ -70,9 +68,7 @@ def read_sqlite(connection: sqlite3.Connection) -> Facts:
     for table in names:
         columns = connection.execute(f'PRAGMA table_xinfo("{table}")').fetchall()
         unique: list[Facts] = []
-        for _, index, is_unique, origin, _partial in connection.execute(
-            f'PRAGMA index_list("{table}")'
-        ).fetchall():
+        for _, index, is_unique, origin, _partial in connection.execute(f'PRAGMA index_list("{table}")').fetchall():
             keys = [row for row in connection.execute(f'PRAGMA index_xinfo("{index}")').fetchall() if row[5]]
             if origin == "u":
                 unique.append({"name": None, "columns": [key[2] for key in keys]})
@@ -103,9 +99,7 @@ def read_sqlite(connection: sqlite3.Connection) -> Facts:
             for row in connection.execute(f'PRAGMA foreign_key_list("{table}")')
         ]
         tables[table] = {
-            "columns": [
-                {"name": row[1], "type": row[2], "nullable": not row[3], "default": row[4]} for row in columns
-            ],
+            "columns": [{"name": row[1], "type": row[2], "nullable": not row[3], "default": row[4]} for row in columns],
             "primary_key": {
                 "name": None,
                 "columns": [row[1] for row in sorted(columns, key=lambda row: row[5]) if row[5]],
@@ -114,12 +108,8 @@ def read_sqlite(connection: sqlite3.Connection) -> Facts:
             "foreign_keys": foreign_keys,
             "checks": [],
         }
-    others = connection.execute(
-        "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view')"
-    ).fetchall()
-    versions = [
-        {"version": version} for (version,) in connection.execute("SELECT version FROM dbos_migrations")
-    ]
+    others = connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchall()
+    versions = [{"version": version} for (version,) in connection.execute("SELECT version FROM dbos_migrations")]
     return {
         "tables": tables,
         "indexes": indexes,
@@ -272,9 +262,7 @@ def _postgres_triggers(rows: Any, schema: str) -> Facts:
             "table": table,
             "timing": "BEFORE" if kind & 2 else "INSTEAD OF" if kind & 64 else "AFTER",
             "events": [
-                event
-                for bit, event in ((4, "INSERT"), (8, "DELETE"), (16, "UPDATE"), (32, "TRUNCATE"))
-                if kind & bit
+                event for bit, event in ((4, "INSERT"), (8, "DELETE"), (16, "UPDATE"), (32, "TRUNCATE")) if kind & bit
             ],
             "for_each": "ROW" if kind & 1 else "STATEMENT",
             "function": function,

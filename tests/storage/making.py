@@ -40,9 +40,14 @@ def start(workflow_id: str, **given: Any) -> WorkflowStarted:
 
 
 def child(workflow_id: str, parent_id: str, step_id: int, **given: Any) -> WorkflowStarted:
-    """A child that step `step_id` of the parent starts; `reject_existing` and `parent_token` go to the parent's step."""
+    """A child that a step of the parent starts; `reject_existing` and `parent_token` go to the parent's step."""
     step = ParentStep(
-        parent_id, given.pop("parent_token", f"token-{parent_id}"), step_id, 100, 200, given.pop("reject_existing", False)
+        parent_id,
+        given.pop("parent_token", f"token-{parent_id}"),
+        step_id,
+        100,
+        200,
+        given.pop("reject_existing", False),
     )
     return start(workflow_id, parent=step, **given)
 

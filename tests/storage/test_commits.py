@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import json
 from collections.abc import Sequence
 
@@ -174,9 +173,7 @@ def test_steps_of_an_execution_that_lost_its_workflow_are_fenced(store: SqlStore
 
 
 @pytest.mark.parametrize("outcome", [("SUCCESS", "fine", None), ("ERROR", None, "broken"), ("SUCCESS", None, None)])
-def test_a_finish_writes_the_outcome(
-    store: SqlStore, read: Rows, outcome: tuple[str, str | None, str | None]
-) -> None:
+def test_a_finish_writes_the_outcome(store: SqlStore, read: Rows, outcome: tuple[str, str | None, str | None]) -> None:
     status, output, error = outcome
     store.commit([start("w"), start("v")])
     read("UPDATE workflow_status SET deduplication_id = 'd', queue_name = 'q' WHERE workflow_uuid = 'w'")
@@ -220,7 +217,10 @@ def test_the_outcome_replaces_one_left_by_an_older_execution(store: SqlStore, re
     """A resumed workflow may have left an output row behind, for example from another implementation."""
     store.commit([start("w"), start("v")])
     for workflow_id in ("w", "v"):
-        read("INSERT INTO workflow_output (workflow_uuid, output, retention_timestamp) VALUES (%s, 'old', 1)", workflow_id)
+        read(
+            "INSERT INTO workflow_output (workflow_uuid, output, retention_timestamp) VALUES (%s, 'old', 1)",
+            workflow_id,
+        )
     assert answers_are_repeatable(store, read, [finish("w")]) == [APPLIED]
     assert answers_are_repeatable(store, read, [finish("v"), finish("w")]) == [APPLIED, APPLIED]
     assert {o.output for o in store.find_outcomes(["w", "v"]).values()} == {"result of w", "result of v"}

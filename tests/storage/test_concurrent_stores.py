@@ -65,7 +65,9 @@ def test_of_two_starts_of_one_id_exactly_one_is_applied(open_another: OpenAnothe
         def run() -> list[Answer]:
             answers: list[Answer] = []
             for turn in range(10):
-                answers += commit(store, [start(f"w{turn}-{i}", creator_token=token) for i in numbers])[:: -1 if backwards else 1]
+                answers += commit(store, [start(f"w{turn}-{i}", creator_token=token) for i in numbers])[
+                    :: -1 if backwards else 1
+                ]
             return answers
 
         return run
@@ -119,7 +121,10 @@ def test_batches_over_the_same_workflows_do_not_block_each_other_for_good(open_a
 
     def cancel() -> list[Answer]:
         for turn in range(8):
-            for change in (lambda: third.cancel_workflows(victims[::-1], turn), lambda: third.requeue_pending("x", "y", "z")):
+            for change in (
+                lambda: third.cancel_workflows(victims[::-1], turn),
+                lambda: third.requeue_pending("x", "y", "z"),
+            ):
                 for _ in range(20):
                     try:
                         change()
@@ -137,8 +142,12 @@ def test_batches_over_the_same_workflows_do_not_block_each_other_for_good(open_a
         assert [s.step_id for s in steps[w]] == [*range(8), *range(100, 108)]
     # Of a cancelled one a beginning was written, and an answer says exactly how much.
     for w in victims:
-        applied = sum(answers[i] is Verdict.APPLIED for answers, order in ((mine, many), (theirs, many[::-1]))
-                      for i in range(len(answers)) if order[i % len(order)] == w)
+        applied = sum(
+            answers[i] is Verdict.APPLIED
+            for answers, order in ((mine, many), (theirs, many[::-1]))
+            for i in range(len(answers))
+            if order[i % len(order)] == w
+        )
         assert applied == len(steps.get(w, []))
 
 

@@ -12,6 +12,9 @@ from dbos.storage.database import SqlStore
 from dbos.types import INTERNAL_QUEUE_NAME
 from tests.storage.making import LARGEST, Rows, child, claim, column, enqueue, everything, finish, ids, start, step
 
+UNOWNED_VERSION = """
+INSERT INTO application_versions (version_id, version_name, version_timestamp, created_at) VALUES ('i', 'v1', 5, 4)
+"""
 STATUSES = ("PENDING", "ENQUEUED", "DELAYED", "SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
 
@@ -188,10 +191,20 @@ def test_a_claim_gives_all_that_running_the_workflow_needs(store: SqlStore, read
     assert (first.deadline_ms, first.authenticated_user) == (7_000_000, "alice")
     assert (first.authenticated_roles, first.attributes) == (["admin", "clerk"], {"city": "Köln"})
     assert first.queue_name == INTERNAL_QUEUE_NAME
-    assert (second.name, second.authenticated_roles, second.attributes, second.deadline_ms) == ("plain", None, None, None)
+    assert (second.name, second.authenticated_roles, second.attributes, second.deadline_ms) == (
+        "plain",
+        None,
+        None,
+        None,
+    )
     row = store.get_workflow("w")
     assert row is not None
-    assert (row.status, row.executor_id, row.application_version, row.recovery_attempts) == ("PENDING", "claimer", "v1", 5)
+    assert (row.status, row.executor_id, row.application_version, row.recovery_attempts) == (
+        "PENDING",
+        "claimer",
+        "v1",
+        5,
+    )
     assert row.started_at_ms is not None
     # And it owns the workflow now.
     assert store.commit([step("w", 1, owner_token="t"), step("w", 2)]) == [Verdict.APPLIED, Verdict.FENCED]
@@ -327,7 +340,9 @@ def test_a_thousand_overdue_workflows_are_cancelled_at_a_time_earliest_first(sto
 
 def test_resuming_puts_all_that_have_neither_succeeded_nor_failed_on_a_queue(store: SqlStore, read: Rows) -> None:
     every = start_in_every_status(store)
-    read("UPDATE workflow_status SET deduplication_id = workflow_uuid, workflow_deadline_epoch_ms = 7, completed_at = 7")
+    read(
+        "UPDATE workflow_status SET deduplication_id = workflow_uuid, workflow_deadline_epoch_ms = 7, completed_at = 7"
+    )
     read("UPDATE workflow_status SET recovery_attempts = 50, started_at_epoch_ms = 7, workflow_timeout_ms = 5000")
     taken = [status for status in every if status not in ("SUCCESS", "ERROR")]
     for _ in range(2):
@@ -336,7 +351,13 @@ def test_resuming_puts_all_that_have_neither_succeeded_nor_failed_on_a_queue(sto
         assert column(read, "queue_name", *taken) == ["mail"] * len(taken)
         assert column(read, "recovery_attempts", *taken) == [0] * len(taken)
         assert column(read, "workflow_timeout_ms", *taken) == [5_000] * len(taken)
-        for cleared in ("owner_xid", "deduplication_id", "started_at_epoch_ms", "workflow_deadline_epoch_ms", "completed_at"):
+        for cleared in (
+            "owner_xid",
+            "deduplication_id",
+            "started_at_epoch_ms",
+            "workflow_deadline_epoch_ms",
+            "completed_at",
+        ):
             assert column(read, cleared, *taken) == [None] * len(taken)
         assert column(read, "status", "SUCCESS", "ERROR") == ["SUCCESS", "ERROR"]
         assert column(read, "queue_name", "SUCCESS", "ERROR") == [None, None]
@@ -358,7 +379,7 @@ def test_a_version_is_registered_once(store: SqlStore, read: Rows) -> None:
 
 
 def test_an_unowned_version_is_claimed_and_keeps_its_times(store: SqlStore, read: Rows) -> None:
-    read("INSERT INTO application_versions (version_id, version_name, version_timestamp, created_at) VALUES ('i', 'v1', 5, 4)")
+    read(UNOWNED_VERSION)
     assert [v["application_name"] for v in store.list_versions("test-app")] == [None]
     assert [v["application_name"] for v in store.list_versions("other-app")] == [None]
     store.register_version("v1", "test-app", 1_000)
@@ -400,8 +421,10 @@ def test_the_version_promoted_last_is_the_latest(store: SqlStore) -> None:
 
 
 def test_promoting_claims_an_unowned_version(store: SqlStore, read: Rows) -> None:
-    read("INSERT INTO application_versions (version_id, version_name, version_timestamp, created_at) VALUES ('i', 'v1', 5, 4)")
+    read(UNOWNED_VERSION)
     assert store.promote_version("v1", None, 6)
     assert [v["application_name"] for v in store.list_versions("test-app")] == [None]
     assert store.promote_version("v1", "test-app", 7)
-    assert [(v["application_name"], v["version_timestamp"]) for v in store.list_versions("test-app")] == [("test-app", 7)]
+    assert [(v["application_name"], v["version_timestamp"]) for v in store.list_versions("test-app")] == [
+        ("test-app", 7)
+    ]

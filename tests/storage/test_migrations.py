@@ -44,8 +44,7 @@ FIRST_ROWS = (
     "VALUES ('old', 'SUCCESS', 'work', 'the inputs', 'the output', 1, 2)",
     "INSERT INTO {s}operation_outputs (workflow_uuid, function_id, function_name, output) "
     "VALUES ('old', 1, 'step', 'the step')",
-    "INSERT INTO {s}notifications (message_uuid, destination_uuid, topic, message) "
-    "VALUES ('m', 'old', 't', 'hello')",
+    "INSERT INTO {s}notifications (message_uuid, destination_uuid, topic, message) VALUES ('m', 'old', 't', 'hello')",
     "INSERT INTO {s}workflow_events (workflow_uuid, key, value) VALUES ('old', 'k', 'v')",
     "INSERT INTO {s}streams (workflow_uuid, key, value, \"offset\") VALUES ('old', 'k', 'v', 0)",
 )
@@ -93,9 +92,7 @@ def test_a_sqlite_file_without_unique_message_ids_gets_them_also_when_it_says_it
     with opened(tmp_path / "old.sqlite") as connection:
         migrate_sqlite(connection)
         connection.execute("INSERT INTO workflow_status (workflow_uuid) VALUES ('w')")
-        connection.execute(
-            "INSERT INTO notifications (message_uuid, destination_uuid, message) VALUES ('m', 'w', '1')"
-        )
+        connection.execute("INSERT INTO notifications (message_uuid, destination_uuid, message) VALUES ('m', 'w', '1')")
         # As releases up to 2.12 made the table, and as it stays through the numbered migrations.
         connection.execute("ALTER TABLE notifications RENAME TO keyed")
         connection.execute(
@@ -113,9 +110,7 @@ def test_a_sqlite_file_without_unique_message_ids_gets_them_also_when_it_says_it
         assert sqlite_facts(connection) != fresh
         migrate_sqlite(connection)
         assert sqlite_facts(connection) == fresh
-        assert connection.execute("SELECT message_uuid, message FROM notifications").fetchall() == [
-            ("m", "1")
-        ]
+        assert connection.execute("SELECT message_uuid, message FROM notifications").fetchall() == [("m", "1")]
 
 
 def test_a_failed_sqlite_migration_changes_nothing(tmp_path: Path) -> None:
@@ -189,8 +184,7 @@ def test_many_processes_may_upgrade_one_sqlite_file_at_once(tmp_path: Path) -> N
     with opened(path) as connection:
         lead_sqlite_to(connection, 1)
     code = (
-        "from dbos.storage.migrate import connect_sqlite, migrate_sqlite\n"
-        "migrate_sqlite(connect_sqlite(sys.argv[1]))\n"
+        "from dbos.storage.migrate import connect_sqlite, migrate_sqlite\nmigrate_sqlite(connect_sqlite(sys.argv[1]))\n"
     )
     run_at_once(4, code, str(path))
     with opened(path) as connection:
@@ -235,9 +229,7 @@ def test_a_file_that_is_no_database_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "notes.sqlite"
     path.write_text("Dear diary, " * 100)
     for use in (connect_sqlite, verify_sqlite):
-        with pytest.raises(
-            DBOSInitializationError, match=r"notes\.sqlite.*not a SQLite database.*Move it away"
-        ):
+        with pytest.raises(DBOSInitializationError, match=r"notes\.sqlite.*not a SQLite database.*Move it away"):
             use(str(path))
     assert path.read_text().startswith("Dear diary")
 
@@ -275,9 +267,7 @@ def test_an_old_sqlite_library_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 # --- Postgres
 
 
-@pytest.mark.parametrize(
-    "version", [1, 2, 9, 13, 19, 22, 26, 31, 38, 44, 60, 104, 109, 111, 112, 114, 121, 124]
-)
+@pytest.mark.parametrize("version", [1, 2, 9, 13, 19, 22, 26, 31, 38, 44, 60, 104, 109, 111, 112, 114, 121, 124])
 def test_earlier_postgres_versions_become_the_fresh_schema(version: int) -> None:
     url = fresh_postgres_url()
     lead_postgres_to(url, version)
@@ -317,8 +307,7 @@ def test_what_the_first_releases_left_in_a_postgres_database_is_put_right() -> N
             "TO operation_outputs_workflow_uuid_foreign"
         )
         connection.execute(
-            "CREATE FUNCTION dbos.streams_function() RETURNS TRIGGER LANGUAGE plpgsql "
-            "AS 'BEGIN RETURN NEW; END'"
+            "CREATE FUNCTION dbos.streams_function() RETURNS TRIGGER LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
         )
         connection.execute(
             "CREATE TRIGGER dbos_streams_trigger AFTER INSERT ON dbos.streams "
@@ -336,8 +325,7 @@ def test_an_index_build_that_was_cut_off_is_repeated() -> None:
         # A build that fails leaves an INVALID index, here under the name of the one that 122 builds.
         with pytest.raises(psycopg.errors.UniqueViolation):
             connection.execute(
-                "CREATE UNIQUE INDEX CONCURRENTLY idx_workflow_status_deadline "
-                "ON dbos.workflow_status (priority)"
+                "CREATE UNIQUE INDEX CONCURRENTLY idx_workflow_status_deadline ON dbos.workflow_status (priority)"
             )
     migrate(url)
     assert postgres_facts(url) == fresh_postgres_facts()
@@ -470,9 +458,7 @@ def test_a_sharded_postgres_schema_is_refused() -> None:
 def test_verifying_an_older_postgres_schema_names_both_versions() -> None:
     url = fresh_postgres_url()
     with psycopg.connect(url, autocommit=True) as connection:
-        with pytest.raises(
-            DBOSInitializationError, match=r"postgresql://u:\*\*\*@h/d is at version 0.*version 125"
-        ):
+        with pytest.raises(DBOSInitializationError, match=r"postgresql://u:\*\*\*@h/d is at version 0.*version 125"):
             verify_postgres(connection, schema="dbos", masked_url="postgresql://u:***@h/d")
         migrate(url)
         verify_postgres(connection, schema="dbos", masked_url="postgresql://u:***@h/d")
@@ -530,9 +516,7 @@ def test_a_granted_role_can_run_applications_but_not_change_the_schema() -> None
             grant_to_role(connection, schema="dbos", role=role)
             connection.execute("CREATE TABLE dbos.added_later (value TEXT)")
             connection.execute(f"SET ROLE {quoted}".encode())
-            assert connection.execute(
-                "SELECT dbos.enqueue_workflow('w', 'q', workflow_id => 'a')"
-            ).fetchone() == ("a",)
+            assert connection.execute("SELECT dbos.enqueue_workflow('w', 'q', workflow_id => 'a')").fetchone() == ("a",)
             connection.execute("DELETE FROM dbos.workflow_status")
             connection.execute("INSERT INTO dbos.added_later VALUES ('x')")
             with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -136,13 +136,10 @@ def test_enqueue_workflow_writes_the_row_and_portable_inputs(connection: psycopg
 
 def test_enqueue_workflow_only_touches_an_existing_workflow(connection: psycopg.Connection) -> None:
     connection.execute(
-        "INSERT INTO dbos.workflow_status (workflow_uuid, name, inputs, updated_at) "
-        "VALUES ('a', 'mine', 'old', 1)"
+        "INSERT INTO dbos.workflow_status (workflow_uuid, name, inputs, updated_at) VALUES ('a', 'mine', 'old', 1)"
     )
     row = connection.execute("SELECT dbos.enqueue_workflow('w', 'q', workflow_id => 'a')").fetchone()
-    status = connection.execute(
-        "SELECT name, queue_name, inputs, updated_at > 1 FROM dbos.workflow_status"
-    ).fetchall()
+    status = connection.execute("SELECT name, queue_name, inputs, updated_at > 1 FROM dbos.workflow_status").fetchall()
     inputs = connection.execute("SELECT inputs FROM dbos.workflow_input").fetchall()
     assert row == ("a",)
     assert status == [("mine", None, "old", True)]
@@ -193,9 +190,7 @@ def test_send_message_reports_an_unknown_destination(connection: psycopg.Connect
 
 def test_functions_ignore_the_callers_search_path(connection: psycopg.Connection) -> None:
     connection.execute("CREATE SCHEMA hostile")
-    connection.execute(
-        "CREATE FUNCTION hostile.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz'"
-    )
+    connection.execute("CREATE FUNCTION hostile.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz'")
     connection.execute("SET LOCAL search_path = hostile, pg_catalog")
     row = connection.execute("SELECT dbos.enqueue_workflow('w', 'q', workflow_id => 'a')").fetchone()
     assert row == ("a",)

@@ -110,7 +110,9 @@ def test_sqlite_finds_single_rows_by_primary_key(populated: Opened) -> None:
 @pytest.mark.parametrize("name", [*JOURNAL, *LONE.values()])
 def test_the_journals_plans_search_by_primary_key(populated: Opened, name: str) -> None:
     plan = plan_of(populated.connection, name, JOURNAL_SETTINGS)
-    touched = {node["Relation Name"]: node for node in nodes(plan) if "Scan" in node["Node Type"] and "Relation Name" in node}
+    touched = {
+        node["Relation Name"]: node for node in nodes(plan) if "Scan" in node["Node Type"] and "Relation Name" in node
+    }
     for node in nodes(plan):
         assert node["Node Type"] != "Seq Scan", plan
         assert node["Node Type"] not in ("Hash Join", "Merge Join"), plan

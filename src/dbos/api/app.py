@@ -12,9 +12,10 @@ from ..engine.context import Identity, current_context, current_workflow_id
 from ..engine.engine import Engine
 from ..engine.operations import misuse
 from ..engine.registry import Registry
-from ..error import DBOSException
+from ..error import DBOSException, DBOSInitializationError
 from ..logs import configure_logging, install_record_attributes, logger, remove_record_attributes
 from ..storage.opening import open_store
+from ..storage.store import StoreUnavailable
 from ..types import StepStatus
 from . import decorators
 from .calls import WorkflowCalls
@@ -127,6 +128,13 @@ class DBOS(StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls):
                 )
             self.engine = engine
             engine.start()
+        except StoreUnavailable as error:
+            self.engine = None
+            engine.stop(0)
+            raise DBOSInitializationError(
+                f"The system database {settings.masked_database_url} does not answer: {error}. Launch again when it "
+                f"does."
+            ) from error
         except BaseException:
             self.engine = None
             engine.stop(0)

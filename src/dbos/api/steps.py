@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 from ..engine.context import current_execution
 from ..engine.execution import Execution
@@ -58,30 +58,47 @@ class StepReservation:
         """The reserved id."""
         return self._step_id
 
+    @overload
     def run(
         self,
         dbos_step_options: StepOptions | None,
-        func: Callable[P, Coroutine[Any, Any, R]] | Callable[P, R],
+        func: Callable[P, Coroutine[Any, Any, R]],
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> R:
+    ) -> R: ...
+
+    @overload
+    def run(
+        self, dbos_step_options: StepOptions | None, func: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+
+    def run(self, dbos_step_options: StepOptions | None, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a step at this id, otherwise as `DBOS.run_step`; at most once."""
         refuse_running_loop("run")
         execution = self._use()
         spec = _spec(dbos_step_options, func)
-        result: R = execution.engine.run(step_plan(execution, self._step_id, spec, func, args, kwargs))
-        return result
+        return execution.engine.run(step_plan(execution, self._step_id, spec, func, args, kwargs))
 
+    @overload
     async def run_async(
         self,
         dbos_step_options: StepOptions | None,
-        func: Callable[P, Coroutine[Any, Any, R]] | Callable[P, R],
+        func: Callable[P, Coroutine[Any, Any, R]],
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> R:
+    ) -> R: ...
+
+    @overload
+    async def run_async(
+        self, dbos_step_options: StepOptions | None, func: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R: ...
+
+    async def run_async(
+        self, dbos_step_options: StepOptions | None, func: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
         """Run a step at this id, otherwise as `DBOS.run_step_async`; at most once."""
         self._use()
-        return cast(R, await _run_step_async(self._step_id, dbos_step_options, func, args, kwargs))
+        return await _run_step_async(self._step_id, dbos_step_options, func, args, kwargs)
 
     def _use(self) -> Execution:
         execution = current_execution()

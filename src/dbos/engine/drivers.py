@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -183,7 +182,7 @@ class Drivers:
     def _seconds_until(self, until_ms: int | None) -> float | None:
         if until_ms is None:
             return None
-        return max(0.0, (until_ms - time.time() * 1000) / 1000)
+        return max(0.0, (until_ms - self._clock.now() * 1000) / 1000)
 
 
 async def sleep_until_fired(waiter: Waiter, seconds: float | None) -> None:

@@ -5,7 +5,7 @@ Registering comes before looking, so nothing that happens in between is missed.
 
 A key is a pair (kind, id): ("finished", workflow_id), ("cancelled", workflow_id), ("queued", queue_name).
 Whoever makes something happen fires the key after the commit; a value at hand travels along, so that the
-waiter needs no read. `watchers.py` fires keys for what other processes did.
+waiter needs no read. `services.Watcher` and `services.Listener` fire keys for what other processes did.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class Waiter:
         gate = threading.Lock()
         gate.acquire()
         if self.install(gate.release):
-            gate.acquire(timeout=-1 if timeout_seconds is None else max(0.0, timeout_seconds))
+            # Deadlines may lie further away than the system can count.
+            seconds = -1 if timeout_seconds is None else min(max(0.0, timeout_seconds), threading.TIMEOUT_MAX)
+            gate.acquire(timeout=seconds)
             self.install(None)
         return self.fired
 

@@ -452,7 +452,7 @@ def await_outcome(
 ) -> Plan[WorkflowOutcome]:
     """Wait until the workflow has ended.
 
-    Woken by signals; other processes' work is looked at once per second for all waiters together (`watchers.py`).
+    Woken by signals; other processes' work is looked at once per second for all waiters together (`services.Watcher`).
     An interval shorter than that makes this waiter look by itself. `waiting` is the execution that waits, which a
     cancellation wakes.
     """

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ..error import DBOSException, DBOSInitializationError
@@ -84,7 +84,14 @@ def create_postgres_database(conninfo: str, database_name: str, connect_kwargs: 
         )
 
 
-def migrate_postgres(conninfo: str, *, schema: str, use_listen_notify: bool, connect_kwargs: Mapping[str, Any]) -> None:
+def migrate_postgres(
+    conninfo: str,
+    *,
+    schema: str,
+    use_listen_notify: bool,
+    connect_kwargs: Mapping[str, Any],
+    connect: Callable[[], PostgresConnection] | None = None,
+) -> None:
     """Bring a schema to the current version, from any earlier one or none; nothing when it is there already.
 
     Safe to run from many processes at once and safe to repeat after a failure, at whatever point it came.
@@ -94,6 +101,7 @@ def migrate_postgres(conninfo: str, *, schema: str, use_listen_notify: bool, con
         schema: The schema, any name; made when missing.
         use_listen_notify: Give the schema the trigger that announces messages when it is made.
         connect_kwargs: More arguments for the connection.
+        connect: Makes the connection in place of the two.
 
     Raises:
         DBOSInitializationError: another process held the migration lock for 30 s, or the schema holds tables
@@ -102,7 +110,7 @@ def migrate_postgres(conninfo: str, *, schema: str, use_listen_notify: bool, con
         psycopg.Error: the database cannot be reached or a statement failed; the version is that of the last
             migration that succeeded.
     """
-    with connect_postgres(conninfo, connect_kwargs) as connection:
+    with connect() if connect is not None else connect_postgres(conninfo, connect_kwargs) as connection:
         state = read_schema_state(connection, schema)
         refuse_sharded_postgres(state, schema)
         if state.version < SCHEMA_VERSION:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sqlite3
+from typing import TYPE_CHECKING, Any
 
 from ..config import Settings
 from ..database_url import database_name, postgres_conninfo, sqlite_path
 from ..logs import logger
 from .database import SqlStore
+from .engines import postgres_connection, postgres_connection_class, sqlite_connection
 from .migrate import (
     connect_postgres,
     connect_sqlite,
@@ -19,6 +21,9 @@ from .migrate import (
 )
 from .postgres import PostgresConnections
 from .sqlite import SqliteConnections
+
+if TYPE_CHECKING:
+    from .migrate_postgres import PostgresConnection
 
 
 def open_store(settings: Settings) -> SqlStore:
@@ -34,10 +39,21 @@ def open_store(settings: Settings) -> SqlStore:
 
 
 def _open_sqlite(settings: Settings) -> SqliteConnections:
-    path = sqlite_path(settings.database_url)
+    engine = settings.engine
+    if engine is None:
+        path = sqlite_path(settings.database_url)
+
+        def connect() -> sqlite3.Connection:
+            return connect_sqlite(path, check_same_thread=False)
+    else:
+        path = engine.url.database
+
+        def connect() -> sqlite3.Connection:
+            return sqlite_connection(engine)
+
     if not settings.run_migrations:
         verify_sqlite(path)
-    connection = connect_sqlite(path, check_same_thread=False)
+    connection = connect()
     try:
         if settings.run_migrations:
             migrate_sqlite(connection)
@@ -45,22 +61,29 @@ def _open_sqlite(settings: Settings) -> SqliteConnections:
         connection.close()
         raise
     logger.info("System database: SQLite file %s", path)
-    return SqliteConnections(path, connection)
+    return SqliteConnections(path, connection, connect)
 
 
 def _open_postgres(settings: Settings) -> PostgresConnections:
     conninfo = postgres_conninfo(settings.database_url)
     arguments: dict[str, Any] = dict(settings.connect_args)
+    engine = settings.engine
+
+    def connect() -> PostgresConnection:
+        return postgres_connection(engine) if engine is not None else connect_postgres(conninfo, arguments)
+
     if settings.run_migrations:
-        create_postgres_database(conninfo, database_name(settings.database_url), arguments)
+        if engine is None:
+            create_postgres_database(conninfo, database_name(settings.database_url), arguments)
         migrate_postgres(
             conninfo,
             schema=settings.schema,
             use_listen_notify=settings.use_listen_notify,
             connect_kwargs=arguments,
+            connect=connect,
         )
     else:
-        with connect_postgres(conninfo, arguments) as connection:
+        with connect() as connection:
             verify_postgres(connection, schema=settings.schema, masked_url=settings.masked_database_url)
     logger.info("System database: %s, schema %s", settings.masked_database_url, settings.schema)
     return PostgresConnections(
@@ -69,6 +92,8 @@ def _open_postgres(settings: Settings) -> PostgresConnections:
         pool_size=settings.pool_size,
         pool_timeout_seconds=settings.pool_timeout_seconds,
         connect_kwargs=arguments,
-        idle_transaction_timeout_seconds=settings.idle_transaction_timeout_seconds or 0.0,
+        # The application's own engine brings its own session settings.
+        idle_transaction_timeout_seconds=0.0 if engine else settings.idle_transaction_timeout_seconds or 0.0,
         notify=settings.use_listen_notify,
+        connection_class=postgres_connection_class(engine) if engine is not None else None,
     )

@@ -63,11 +63,13 @@ class PostgresConnections:
         pool_timeout_seconds: float = 30.0,
         idle_transaction_timeout_seconds: float = 60.0,
         notify: bool = True,
+        connection_class: type[psycopg.Connection[Any]] | None = None,
     ) -> None:
         import psycopg
         import psycopg_pool
 
         self._conninfo = conninfo
+        self._connection_class = connection_class or psycopg.Connection
         self._kwargs = {
             **connect_kwargs,
             "autocommit": True,
@@ -86,6 +88,7 @@ class PostgresConnections:
         self._closed = False
         self._pool: psycopg_pool.ConnectionPool[Any] = psycopg_pool.ConnectionPool(
             conninfo,
+            connection_class=self._connection_class,
             kwargs=self._kwargs,
             min_size=1,
             max_size=max(1, pool_size - 1),
@@ -101,9 +104,7 @@ class PostgresConnections:
 
     def connect(self) -> psycopg.Connection[Any]:
         """A connection of its own, with our settings; for the journal and for the listener."""
-        import psycopg
-
-        connection = psycopg.connect(self._conninfo, **self._kwargs)
+        connection = self._connection_class.connect(self._conninfo, **self._kwargs)
         self._configure(connection)
         return connection
 

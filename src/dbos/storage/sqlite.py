@@ -19,7 +19,6 @@ from typing import Any
 
 from ..logs import logger
 from .database import Row, Work, encode_rows
-from .migrate_sqlite import connect_sqlite
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
 
@@ -47,8 +46,9 @@ class SqliteConnections:
 
     backend = "sqlite"
 
-    def __init__(self, path: str, writer: sqlite3.Connection) -> None:
+    def __init__(self, path: str, writer: sqlite3.Connection, connect: Callable[[], sqlite3.Connection]) -> None:
         self._path = path
+        self._connect = connect
         self._writer = writer
         # Pages of hot indexes stay in memory, up to so many KiB; the default of 2 MB is small for a million rows.
         writer.execute("PRAGMA cache_size = -65536")
@@ -150,7 +150,7 @@ class SqliteConnections:
     def _open_reader(self) -> sqlite3.Connection:
         if self._closed:
             raise StoreUnavailable("the system database was closed")
-        return connect_sqlite(self._path, check_same_thread=False)
+        return self._connect()
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
