@@ -53,6 +53,20 @@ def encode_rows(rows: Sequence[dict[str, Any]]) -> str:
     return text
 
 
+LONE = {
+    "record_steps": "record_step",
+    "start_workflows": "start_workflow",
+    "finish_workflows": "finish_workflow",
+}
+
+
+def lone_statement(work: Sequence[Work], now_ms: int) -> tuple[str, Row] | None:
+    """The statement for a batch that is a single record, with its parameters (see `sql/<backend>/lone.sql`)."""
+    if len(work) != 1 or len(work[0].rows) != 1 or work[0].name not in LONE:
+        return None
+    return LONE[work[0].name], (*work[0].rows[0].values(), now_ms)
+
+
 class Connections(Protocol):
     """How a backend runs named statements."""
 
@@ -122,6 +136,8 @@ class SqlStore:
         outcomes = {(record.workflow_id, record.owner_token): record for record in reversed(finishes)}
         if outcomes:
             work.append(Work("finish_workflows", [record.row() for record in outcomes.values()], 2))
+        if not work:
+            return []
         complete = self._db.commit(work, self._db.now_ms(), [workflow_id for workflow_id, _ in outcomes])
         if len(complete) == len(work) and len(outcomes) == len(finishes):
             return [Verdict.APPLIED] * len(records)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .database import Row, Work, encode_rows
+from .database import LONE, Row, Work, encode_rows
 from .libpq import JournalSession
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
@@ -39,13 +39,6 @@ JOURNAL_SETTINGS = (
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; "
     "SET enable_mergejoin = off; SET jit = off"
 )
-
-
-LONE = {
-    "record_steps": "record_step",
-    "start_workflows": "start_workflow",
-    "finish_workflows": "finish_workflow",
-}
 
 
 class PostgresConnections:
@@ -258,7 +251,7 @@ def translate(error: Exception) -> Exception:
 
 
 def _statement(item: Work, now_ms: int) -> tuple[str, Row]:
-    """The statement for a batch, or for its only record (see `sql/postgres/lone.sql`)."""
+    """The statement for a batch, or for its only record (see `lone.sql`)."""
     lone = LONE.get(item.name)
     if lone is not None and len(item.rows) == 1:
         return lone, (*item.rows[0].values(), now_ms)

@@ -13,12 +13,12 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ..logs import logger
-from .database import Row, Work, encode_rows
+from .database import Row, Work, encode_rows, lone_statement
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
 
@@ -27,9 +27,6 @@ from .store import StoreFailed, StoreRefused, StoreUnavailable
 LOG_PAGES = 2000
 # Below this much free disk, the space is left to data.
 ENOUGH_FREE_BYTES = 256 * 1024 * 1024
-
-# The statements a batch may hold, in the order in which they run.
-JOURNAL = ("start_workflows", "start_children", "record_child_starts", "record_steps", "finish_workflows")
 
 _REMEDIES = {
     "database or disk is full": "Free disk space (or raise the quota)",
@@ -55,7 +52,7 @@ class SqliteConnections:
         writer.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         _preallocate_log(writer, path)
         self._statements = {name: s.texts for name, s in load_statements("sqlite", None).items()}
-        self._commit = _prepare_journal(writer, self._statements)
+        self._batch_statements: dict[tuple[str, ...], str] = {}
         self._write_lock = threading.Lock()
         self._readers: list[sqlite3.Connection] = []
         self._data_version = 0
@@ -67,17 +64,21 @@ class SqliteConnections:
         return time.time_ns() // 1_000_000
 
     def commit(self, work: Sequence[Work], now_ms: int, finished_ids: Sequence[str]) -> Collection[str]:
-        columns: list[str | int | None] = [None] * (len(JOURNAL) + 1)
-        columns[-1] = now_ms
-        expected = 0
-        for item in work:
-            columns[JOURNAL.index(item.name)] = encode_rows(item.rows)
-            expected += len(item.rows) * item.changes
+        lone = lone_statement(work, now_ms)
+        batch: Row = ()
+        if lone is None:
+            batch = (*(encode_rows(item.rows) for item in work), now_ms)
+        elif any(type(value) is str and "\0" in value for value in lone[1]):
+            raise StoreRefused("a text contains a NUL character, which databases cannot store")
+        expected = sum(len(item.rows) * item.changes for item in work)
         with self._write_lock:
             writer = self._writer
             try:
                 before = writer.total_changes
-                writer.execute(self._commit, columns)
+                if lone is None:
+                    writer.execute(self._batch_statement(tuple(item.name for item in work)), batch)
+                else:
+                    self._commit_lone(*lone)
             except BaseException as error:
                 self._roll_back()
                 trouble = translate(error, self._path)
@@ -86,6 +87,37 @@ class SqliteConnections:
                 raise trouble from error
             changed = writer.total_changes - before
         return [item.name for item in work] if changed == expected else ()
+
+    def _commit_lone(self, name: str, parameters: Row) -> None:
+        execute = self._writer.execute
+        execute("BEGIN IMMEDIATE")
+        for text in self._statements[name]:
+            execute(text, parameters)
+        execute("COMMIT")
+
+    def _batch_statement(self, names: tuple[str, ...]) -> str:
+        """The one statement that commits a batch with records of these kinds.
+
+        Every call into SQLite gives up the interpreter lock, and taking it back among busy threads costs more than the
+        call. So the statements of a batch run as one: they form the body of a temporary trigger (it lives with this
+        connection, the file is not touched), whose row carries the batch. In autocommit mode that row is a transaction.
+        """
+        known = self._batch_statements.get(names)
+        if known is not None:
+            return known
+        view = f"journal_{len(self._batch_statements)}"
+        body = []
+        for name in names:
+            for text in self._statements[name]:
+                body.append(re.sub(r"\?1\b", f"NEW.{name}", re.sub(r"\?2\b", "NEW.now_ms", text)).rstrip())
+        nulls = ", ".join(f"NULL AS {name}" for name in (*names, "now_ms"))
+        self._writer.execute(f"CREATE TEMPORARY VIEW {view} AS SELECT {nulls}")
+        self._writer.execute(
+            f"CREATE TEMPORARY TRIGGER commit_{view} INSTEAD OF INSERT ON {view} BEGIN\n" + ";\n".join(body) + ";\nEND"
+        )
+        statement = f"INSERT INTO {view} VALUES ({', '.join('?' * (len(names) + 1))})"
+        self._batch_statements[names] = statement
+        return statement
 
     def write(self, name: str, parameters: Row = ()) -> list[Row]:
         with self._write_lock, self._errors(), self._transaction() as execute:
@@ -199,27 +231,6 @@ def _preallocate_log(writer: sqlite3.Connection, path: str) -> None:
         if writer.in_transaction:
             writer.execute("ROLLBACK")
         writer.execute(f"PRAGMA cache_size = {pages}")
-
-
-def _prepare_journal(writer: sqlite3.Connection, statements: Mapping[str, tuple[str, ...]]) -> str:
-    """The one statement that commits a batch.
-
-    Every call into SQLite gives up the interpreter lock, and taking it back among busy threads costs more than the
-    call. So the statements of a batch run as one: they form the body of a temporary trigger (it lives with this
-    connection, the file is not touched), whose row carries the batch. In autocommit mode that row is a transaction.
-    """
-    columns = ", ".join((*JOURNAL, "now_ms"))
-    body = []
-    for name in JOURNAL:
-        for text in statements[name]:
-            body.append(re.sub(r"\?1\b", f"NEW.{name}", re.sub(r"\?2\b", "NEW.now_ms", text)).rstrip().rstrip(";"))
-    nulls = ", ".join(f"NULL AS {name}" for name in (*JOURNAL, "now_ms"))
-    writer.execute(f"CREATE TEMPORARY VIEW IF NOT EXISTS journal AS SELECT {nulls}")
-    writer.execute("DROP TRIGGER IF EXISTS temp.commit_batch")
-    writer.execute(
-        "CREATE TEMPORARY TRIGGER commit_batch INSTEAD OF INSERT ON journal BEGIN\n" + ";\n".join(body) + ";\nEND"
-    )
-    return f"INSERT INTO journal ({columns}) VALUES ({', '.join('?' * (len(JOURNAL) + 1))})"
 
 
 @contextmanager

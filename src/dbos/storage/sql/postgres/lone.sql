@@ -1,7 +1,6 @@
 -- Batches of one record, the usual case of a workflow that runs alone. The same statements as record_steps,
 -- start_workflows and finish_workflows, with the fields of the record as parameters, in the order of its keys, and
 -- the process's clock last: taking one record out of JSON would cost more than everything else in the statement.
--- SQLite has no counterpart; there the difference is small.
 
 -- name: record_step
 WITH owned AS MATERIALIZED (
