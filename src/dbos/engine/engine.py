@@ -67,7 +67,8 @@ class Engine:
         self.dispatcher = Dispatcher(self)
         self.watcher = Watcher(self)
         self.services: list[Service] = [self.deadlines, self.dispatcher, self.watcher, Listener(self)]
-        self._lock = threading.Lock()
+        # Reentrant, as all locks that destroy() takes: a signal handler may call it on a thread that holds one.
+        self._lock = threading.RLock()
         self._executions: dict[str, Execution] = {}
         self._ended = threading.Condition(self._lock)
         self._latest: tuple[int, bool] = (0, True)

@@ -28,7 +28,7 @@ class Completion:
     __slots__ = ("_lock", "_waiters", "done", "error", "loop", "value")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._waiters: list[Waiter] = []
         self.done = False
         self.value: Any = None

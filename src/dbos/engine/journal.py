@@ -87,7 +87,7 @@ class Journal:
     def __init__(self, store: Store, signals: Signals, *, max_pending_bytes: int = MAX_PENDING_BYTES) -> None:
         self._store = store
         self._signals = signals
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._pending: deque[Entry] = deque()
         self._pending_bytes = 0
         self._max_pending_bytes = max_pending_bytes

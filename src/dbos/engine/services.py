@@ -89,7 +89,7 @@ class Deadlines(Service):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._next_ms: int | None = None
 
     def add(self, deadline_ms: int) -> None:

@@ -27,7 +27,7 @@ class Waiter:
         self.fired = False
         self.value: Any = None
         self._wake: Callable[[], None] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def fire(self, value: Any = None) -> None:
         with self._lock:
@@ -63,7 +63,7 @@ class Signals:
     """The waiters of one process, by key."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._waiters: dict[Key, list[Waiter]] = {}
         self._closed = False
         # Called when the first waiter of a kind that other processes may fire registers.

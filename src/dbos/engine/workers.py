@@ -30,7 +30,7 @@ class Workers:
         self._limit = limit
         # Only a supply of threads: it starts one when none is idle, and ends them well with the interpreter.
         self._threads = ThreadPoolExecutor(max_workers=2**20, thread_name_prefix="dbos-executor")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._slot_freed = threading.Condition(self._lock)
         self._jobs: deque[Job] = deque()
         self._working = 0  # threads that run a job and do not wait inside it
@@ -110,7 +110,7 @@ class Loops:
         self._adopted: asyncio.AbstractEventLoop | None = None
         self._own: asyncio.AbstractEventLoop | None = None
         self._own_thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._stopped = False
         self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="dbos-blocking")
 

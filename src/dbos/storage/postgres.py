@@ -75,7 +75,7 @@ class PostgresConnections:
         self._notify = notify
         self._journal: JournalSession | None = None
         self._others_listen = False
-        self._journal_lock = threading.Lock()
+        self._journal_lock = threading.RLock()
         self._journal_pid = 0
         self._stop_listening: socket.socket | None = None
         self._closed = False

@@ -53,7 +53,7 @@ class SqliteConnections:
         _preallocate_log(writer, path)
         self._statements = {name: s.texts for name, s in load_statements("sqlite", None).items()}
         self._batch_statements: dict[tuple[str, ...], str] = {}
-        self._write_lock = threading.Lock()
+        self._write_lock = threading.RLock()
         self._readers: list[sqlite3.Connection] = []
         self._data_version = 0
         self._closed = False
