@@ -14,7 +14,6 @@ from ..engine.operations import misuse
 from ..engine.registry import Registry
 from ..error import DBOSException, DBOSInitializationError
 from ..logs import configure_logging, install_record_attributes, logger, remove_record_attributes
-from ..storage.opening import open_store
 from ..storage.store import StoreUnavailable
 from ..types import StepStatus
 from . import decorators
@@ -109,6 +108,9 @@ class DBOS(StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls):
             raise
 
     def _launch(self) -> None:
+        # Only now: importing the package stays quick.
+        from ..storage.opening import open_store
+
         settings = self.settings
         version = settings.application_version or state.registry.compute_version(settings.name)
         _Identity.application_version = version

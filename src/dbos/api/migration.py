@@ -8,14 +8,6 @@ from typing import Any
 from ..database_url import database_name, postgres_conninfo, sqlite_path
 from ..error import DBOSException, DBOSInitializationError
 from ..logs import logger
-from ..storage.migrate import (
-    connect_postgres,
-    connect_sqlite,
-    create_postgres_database,
-    grant_to_role,
-    migrate_postgres,
-    migrate_sqlite,
-)
 from .handles import Handle
 from .runtime import current_engine
 
@@ -28,6 +20,16 @@ def migrate(
     sharding: bool = False,
 ) -> None:
     """See `DBOS.migrate`."""
+    # Only now: importing the package stays quick.
+    from ..storage.migrate import (
+        connect_postgres,
+        connect_sqlite,
+        create_postgres_database,
+        grant_to_role,
+        migrate_postgres,
+        migrate_sqlite,
+    )
+
     if sharding:
         raise DBOSInitializationError("Sharded system databases are not supported by this implementation")
     if system_database_url.startswith("sqlite"):
