@@ -67,6 +67,8 @@ def masked_rows(url: str, table: str) -> list[dict[str, Any]]:
     for row in rows:
         for column in MASKED & row.keys():
             row[column] = "set" if row[column] is not None else None
+        if row.get("attributes") == "null":
+            row["attributes"] = None  # readers take JSON null and SQL NULL alike (05 section 2.1)
         if row.get("function_name") == "DBOS.sleep":
             row["output"] = "a time"
         elif row.get("function_name") == "DBOS.getStatus":
