@@ -17,8 +17,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 from ..error import DBOSException
 from ..logs import logger
@@ -72,7 +71,7 @@ class Buffer:
         self.size = 0
 
 
-def retry_pauses(rng: random.Random | None = None) -> Any:
+def retry_pauses(rng: random.Random | None = None) -> Iterator[float]:
     """Pauses between tries while the database does not answer: doubling, with jitter, up to a minute."""
     pause = FIRST_RETRY_SECONDS
     uniform = (rng or random).uniform
@@ -92,6 +91,8 @@ class Journal:
         self._pending_bytes = 0
         self._max_pending_bytes = max_pending_bytes
         self._room = threading.Condition(self._lock)
+        # Whether anybody waits for room.
+        self._crowded = False
         self._leading = False
         self._closing = threading.Event()
         self._work = threading.Semaphore(0)
@@ -196,6 +197,7 @@ class Journal:
     def _wait_for_room(self, size: int) -> None:
         self._report_pressure()
         while self._pending_bytes > 0 and self._pending_bytes + size > self._max_pending_bytes:
+            self._crowded = True
             self._room.wait(timeout=1.0)
             if self._closing.is_set():
                 raise EngineStopped()
@@ -256,9 +258,14 @@ class Journal:
         self._settle(batch)
 
     def _settle(self, batch: Sequence[Entry]) -> None:
+        size = 0
+        for entry in batch:
+            size += entry.size
         with self._lock:
-            self._pending_bytes -= sum(entry.size for entry in batch)
-            self._room.notify_all()
+            self._pending_bytes -= size
+            if self._crowded:
+                self._crowded = False
+                self._room.notify_all()
         publish(batch, self._signals)
         self._wake(batch)
 
@@ -307,11 +314,12 @@ def commit_batch(store: Store, batch: Sequence[Entry], pause: Callable[[float], 
 
     `pause` waits between tries; what it raises (the engine stops) settles the rest of the batch.
     """
-    pauses = retry_pauses()
+    pauses: Iterator[float] | None = None
     while True:
         try:
             answers = store.commit([entry.record for entry in batch])
         except StoreUnavailable as error:
+            pauses = pauses or retry_pauses()
             seconds = next(pauses)
             logger.warning("System database unavailable, next try in %.1f s: %s", seconds, error)
             pause(seconds)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from ..ids import new_id
 from ..logs import logger
 from ..storage.store import StoreUnavailable
 from ..types import INTERNAL_QUEUE_NAME, ClaimedWorkflow
 from .errors import EngineStopped
 from .execution import STEP_WINDOW
-from .workflows import new_id
 
 if TYPE_CHECKING:
     from .engine import Engine

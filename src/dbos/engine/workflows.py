@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import uuid
 from collections.abc import Callable
 from concurrent.futures import CancelledError as FutureCancelledError
 from dataclasses import dataclass
@@ -34,6 +32,7 @@ from ..error import (
     DBOSWorkflowConflictIDError,
     DBOSWorkflowIDInUseError,
 )
+from ..ids import new_id
 from ..logs import logger
 from ..records import (
     DeduplicationTaken,
@@ -84,17 +83,6 @@ class Started:
     workflow_id: str
     execution: Execution | None = None
     identity: Identity | None = None
-
-
-if sys.version_info >= (3, 14):
-    _new_uuid = uuid.uuid7
-else:
-    _new_uuid = uuid.uuid4
-
-
-def new_id() -> str:
-    """A fresh id: UUID version 7 from Python 3.14 on, else version 4 (RFC 9562)."""
-    return str(_new_uuid())
 
 
 # --- starting

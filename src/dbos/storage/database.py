@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..error import DBOSException
+from ..ids import new_id
 from ..records import (
     Answer,
     ExistingWorkflow,
@@ -53,18 +53,12 @@ def encode_rows(rows: Sequence[dict[str, Any]]) -> str:
     return text
 
 
-LONE = {
-    "record_steps": "record_step",
-    "start_workflows": "start_workflow",
-    "finish_workflows": "finish_workflow",
+# Statements for a batch of one record (see `sql/<backend>/lone.sql`): the name, and how many rows it changes.
+LONE: dict[type[Record], tuple[str, int]] = {
+    StepCompleted: ("record_step", 1),
+    WorkflowStarted: ("start_workflow", 2),
+    WorkflowFinished: ("finish_workflow", 2),
 }
-
-
-def lone_statement(work: Sequence[Work], now_ms: int) -> tuple[str, Row] | None:
-    """The statement for a batch that is a single record, with its parameters (see `sql/<backend>/lone.sql`)."""
-    if len(work) != 1 or len(work[0].rows) != 1 or work[0].name not in LONE:
-        return None
-    return LONE[work[0].name], (*work[0].rows[0].values(), now_ms)
 
 
 class Connections(Protocol):
@@ -78,6 +72,10 @@ class Connections(Protocol):
         Returns the names of those that wrote every row they were meant to. `finished_ids` names the workflows whose
         outcome is among the work, for other processes that wait for them.
         """
+        ...
+
+    def commit_lone(self, name: str, parameters: Row, changes: int, finished_id: str | None) -> bool:
+        """Run one of the `LONE` statements in a transaction; whether it wrote every row it was meant to."""
         ...
 
     def read(self, name: str, parameters: Row = ()) -> list[Row]:
@@ -111,6 +109,23 @@ class SqlStore:
     # --- the journal's batches
 
     def commit(self, records: Sequence[Record]) -> list[Answer]:
+        if len(records) == 1:
+            return [self._commit_lone(records[0])]
+        return self._commit_batch(records) if records else []
+
+    def _commit_lone(self, record: Record) -> Answer:
+        finished_id = None
+        if type(record) is WorkflowFinished:
+            finished_id = record.workflow_id
+        elif type(record) is WorkflowStarted and record.parent is not None:
+            return self._commit_batch([record])[0]
+        name, changes = LONE[type(record)]
+        parameters = (*record.row().values(), self._db.now_ms())
+        if self._db.commit_lone(name, parameters, changes, finished_id):
+            return Verdict.APPLIED
+        return self._find_answer(record)
+
+    def _commit_batch(self, records: Sequence[Record]) -> list[Answer]:
         roots: list[WorkflowStarted] = []
         children: list[WorkflowStarted] = []
         steps: list[StepCompleted] = []
@@ -136,8 +151,6 @@ class SqlStore:
         outcomes = {(record.workflow_id, record.owner_token): record for record in reversed(finishes)}
         if outcomes:
             work.append(Work("finish_workflows", [record.row() for record in outcomes.values()], 2))
-        if not work:
-            return []
         complete = self._db.commit(work, self._db.now_ms(), [workflow_id for workflow_id, _ in outcomes])
         if len(complete) == len(work) and len(outcomes) == len(finishes):
             return [Verdict.APPLIED] * len(records)
@@ -295,7 +308,7 @@ class SqlStore:
 
     def register_version(self, version_name: str, application_name: str, now_ms: int) -> None:
         self._db.write("claim_version", (version_name, application_name))
-        self._db.write("insert_version", (str(uuid.uuid4()), version_name, now_ms, application_name))
+        self._db.write("insert_version", (new_id(), version_name, now_ms, application_name))
         self._check_version_owner(version_name, application_name)
 
     def list_versions(self, application_name: str, limit: int | None = None) -> list[VersionInfo]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .database import LONE, Row, Work, encode_rows
+from .database import Row, Work, encode_rows
 from .libpq import JournalSession
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
@@ -102,7 +102,14 @@ class PostgresConnections:
         return connection
 
     def commit(self, work: Sequence[Work], now_ms: int, finished_ids: Sequence[str]) -> Collection[str]:
-        statements = [_statement(item, now_ms) for item in work]
+        counts = self._commit([_statement(item, now_ms) for item in work], finished_ids)
+        return [item.name for item, count in zip(work, counts) if count == len(item.rows)]
+
+    def commit_lone(self, name: str, parameters: Row, changes: int, finished_id: str | None) -> bool:
+        return self._commit([(name, parameters)], () if finished_id is None else (finished_id,))[0] == 1
+
+    def _commit(self, statements: list[tuple[str, Row]], finished_ids: Sequence[str]) -> list[int]:
+        """Run the statements in a transaction, with a notification of finished workflows; the rows each has written."""
         if finished_ids and self._others_listen:
             statements.append(("notify", (SIGNAL_CHANNEL, _payload("finished", finished_ids))))
         with self._journal_lock:
@@ -111,15 +118,13 @@ class PostgresConnections:
                 if journal is None:
                     journal = self._open_journal()
                 if len(statements) == 1:
-                    counts = [journal.execute(*statements[0])]
-                else:
-                    counts = journal.execute_together(statements)
+                    return [journal.execute(*statements[0])]
+                return journal.execute_together(statements)
             except Exception as error:
                 if journal is not None and not journal.usable:
                     journal.close()
                     self._journal = None
                 raise translate(error) from error
-        return [item.name for item, count in zip(work, counts) if count == len(item.rows)]
 
     def read(self, name: str, parameters: Row = ()) -> list[Row]:
         try:
@@ -251,10 +256,7 @@ def translate(error: Exception) -> Exception:
 
 
 def _statement(item: Work, now_ms: int) -> tuple[str, Row]:
-    """The statement for a batch, or for its only record (see `lone.sql`)."""
-    lone = LONE.get(item.name)
-    if lone is not None and len(item.rows) == 1:
-        return lone, (*item.rows[0].values(), now_ms)
+    """The statement for the records of one kind in a batch."""
     return item.name, (encode_rows(item.rows), now_ms)
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..logs import logger
-from .database import Row, Work, encode_rows, lone_statement
+from .database import Row, Work, encode_rows
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
 
@@ -52,7 +52,7 @@ class SqliteConnections:
         writer.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         _preallocate_log(writer, path)
         self._statements = {name: s.texts for name, s in load_statements("sqlite", None).items()}
-        self._batch_statements: dict[tuple[str, ...], str] = {}
+        self._commit_statements: dict[tuple[str, ...], str] = {}
         self._write_lock = threading.RLock()
         self._readers: list[sqlite3.Connection] = []
         self._data_version = 0
@@ -64,59 +64,65 @@ class SqliteConnections:
         return time.time_ns() // 1_000_000
 
     def commit(self, work: Sequence[Work], now_ms: int, finished_ids: Sequence[str]) -> Collection[str]:
-        lone = lone_statement(work, now_ms)
-        batch: Row = ()
-        if lone is None:
-            batch = (*(encode_rows(item.rows) for item in work), now_ms)
-        elif any(type(value) is str and "\0" in value for value in lone[1]):
-            raise StoreRefused("a text contains a NUL character, which databases cannot store")
+        names = tuple([item.name for item in work])
+        parameters = (*(encode_rows(item.rows) for item in work), now_ms)
+        statement = self._commit_statements.get(names)
+        if statement is None:
+            # In the statement of a batch ?1 stands for its records, ?2 for the time.
+            places = [(f"NEW.p{i}", f"NEW.p{len(work)}") for i in range(len(work))]
+            statement = self._make_commit_statement(names, places, len(parameters))
         expected = sum(len(item.rows) * item.changes for item in work)
+        return names if self._commit(statement, parameters) == expected else ()
+
+    def commit_lone(self, name: str, parameters: Row, changes: int, finished_id: str | None) -> bool:
+        for value in parameters:
+            if value.__class__ is str and "\0" in value:
+                raise StoreRefused("a text contains a NUL character, which databases cannot store")
+        statement = self._commit_statements.get((name,))
+        if statement is None:
+            places = [tuple(f"NEW.p{i}" for i in range(len(parameters)))]
+            statement = self._make_commit_statement((name,), places, len(parameters))
+        return self._commit(statement, parameters) == changes
+
+    def _commit(self, statement: str, parameters: Row) -> int:
+        """Run a commit statement; how many rows it changed."""
         with self._write_lock:
             writer = self._writer
             try:
                 before = writer.total_changes
-                if lone is None:
-                    writer.execute(self._batch_statement(tuple(item.name for item in work)), batch)
-                else:
-                    self._commit_lone(*lone)
+                writer.execute(statement, parameters)
+                return writer.total_changes - before
             except BaseException as error:
                 self._roll_back()
                 trouble = translate(error, self._path)
                 if trouble is error:
                     raise
                 raise trouble from error
-            changed = writer.total_changes - before
-        return [item.name for item in work] if changed == expected else ()
 
-    def _commit_lone(self, name: str, parameters: Row) -> None:
-        execute = self._writer.execute
-        execute("BEGIN IMMEDIATE")
-        for text in self._statements[name]:
-            execute(text, parameters)
-        execute("COMMIT")
-
-    def _batch_statement(self, names: tuple[str, ...]) -> str:
-        """The one statement that commits a batch with records of these kinds.
+    def _make_commit_statement(self, names: tuple[str, ...], places: Sequence[tuple[str, ...]], size: int) -> str:
+        """The one statement that runs the named ones as a transaction; `places` are the values of their parameters.
 
         Every call into SQLite gives up the interpreter lock, and taking it back among busy threads costs more than the
-        call. So the statements of a batch run as one: they form the body of a temporary trigger (it lives with this
-        connection, the file is not touched), whose row carries the batch. In autocommit mode that row is a transaction.
+        call. So the statements of a commit run as one: they form the body of a temporary trigger (it lives with this
+        connection, the file is not touched), whose row carries their parameters. In autocommit mode that row is a
+        transaction.
         """
-        known = self._batch_statements.get(names)
-        if known is not None:
-            return known
-        view = f"journal_{len(self._batch_statements)}"
-        body = []
-        for name in names:
-            for text in self._statements[name]:
-                body.append(re.sub(r"\?1\b", f"NEW.{name}", re.sub(r"\?2\b", "NEW.now_ms", text)).rstrip())
-        nulls = ", ".join(f"NULL AS {name}" for name in (*names, "now_ms"))
-        self._writer.execute(f"CREATE TEMPORARY VIEW {view} AS SELECT {nulls}")
-        self._writer.execute(
-            f"CREATE TEMPORARY TRIGGER commit_{view} INSTEAD OF INSERT ON {view} BEGIN\n" + ";\n".join(body) + ";\nEND"
-        )
-        statement = f"INSERT INTO {view} VALUES ({', '.join('?' * (len(names) + 1))})"
-        self._batch_statements[names] = statement
+        body = [
+            re.sub(r"\?(\d+)", lambda number: values[int(number[1]) - 1], text).rstrip()
+            for name, values in zip(names, places)
+            for text in self._statements[name]
+        ]
+        nulls = ", ".join(f"NULL AS p{i}" for i in range(size))
+        with self._write_lock, self._errors():
+            view = f"journal_{len(self._commit_statements)}"
+            self._writer.execute(f"CREATE TEMPORARY VIEW {view} AS SELECT {nulls}")
+            self._writer.execute(
+                f"CREATE TEMPORARY TRIGGER commit_{view} INSTEAD OF INSERT ON {view} BEGIN\n"
+                + ";\n".join(body)
+                + ";\nEND"
+            )
+            statement = f"INSERT INTO {view} VALUES ({', '.join('?' * size)})"
+            self._commit_statements[names] = statement
         return statement
 
     def write(self, name: str, parameters: Row = ()) -> list[Row]:
