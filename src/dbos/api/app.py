@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import DBOSConfig, resolve
 from ..database_url import database_name, postgres_conninfo, sqlite_path
 from ..engine.context import Identity, current_context, current_workflow_id
-from ..engine.engine import Engine
 from ..engine.operations import misuse
 from ..engine.registry import Registry
 from ..error import DBOSException, DBOSInitializationError
@@ -23,6 +22,9 @@ from .results import ResultCalls
 from .runtime import classproperty, state
 from .starting import StartCalls
 from .steps import StepCalls
+
+if TYPE_CHECKING:
+    from ..engine.engine import Engine
 
 
 class DBOS(StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls):
@@ -109,6 +111,7 @@ class DBOS(StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls):
 
     def _launch(self) -> None:
         # Only now: importing the package stays quick.
+        from ..engine.engine import Engine
         from ..storage.opening import open_store
 
         settings = self.settings

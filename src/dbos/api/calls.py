@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..engine.context import Context, current_context, current_execution, enter, leave
-from ..engine.engine import Engine
 from ..engine.operations import operation_plan
 from ..engine.patches import patch_plan
 from ..engine.plans import Call, Plan
+from ..engine.running_loop import refuse_running_loop
 from ..engine.waiting import sleep_plan
-from ..engine.workers import refuse_running_loop
 from ..error import DBOSException
 from ..serialization import check_text
 from .runtime import blocking, engine_here, run, run_async, state, twin
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ..engine.engine import Engine
 
 
 def _sleep(seconds: float) -> Plan[None]:
@@ -91,10 +94,12 @@ def _placed_engine(name: str, patch_name: str) -> Engine:
 async def _wait(
     fs: list[Awaitable[Any]], timeout: float | None, return_when: str
 ) -> tuple[set[asyncio.Task[Any]], set[asyncio.Task[Any]]]:
+    import asyncio
+
     context = current_context()
     execution = current_execution()
     if execution is None or context is None:
-        tasks = [_as_task(f) for f in fs]
+        tasks = [asyncio.ensure_future(f) for f in fs]
         return await asyncio.wait(tasks, timeout=timeout, return_when=return_when)
     tasks = []
 
@@ -102,7 +107,7 @@ async def _wait(
         # The awaitables are workflow code, not part of the recorded operation that waits for them.
         token = enter(Context(execution, None, context.identity))
         try:
-            tasks.extend(_as_task(f) for f in fs)
+            tasks.extend(asyncio.ensure_future(f) for f in fs)
         finally:
             leave(token)
         done, _ = await asyncio.wait(tasks, timeout=timeout, return_when=return_when)
@@ -115,15 +120,11 @@ async def _wait(
     indices = await execution.engine.run_async(operation_plan("DBOS.asyncio_wait", inner(), record_errors=False))
     if not tasks:
         # A replay: the same ones are done now as were then.
-        tasks.extend(_as_task(f) for f in fs)
+        tasks.extend(asyncio.ensure_future(f) for f in fs)
         if indices:
             await asyncio.wait([tasks[index] for index in indices])
     done = {tasks[index] for index in indices}
     return done, set(tasks) - done
-
-
-def _as_task(awaitable: Awaitable[Any]) -> asyncio.Task[Any]:
-    return asyncio.ensure_future(awaitable)
 
 
 class WorkflowCalls:
@@ -141,7 +142,7 @@ class WorkflowCalls:
         fs: list[Awaitable[Any]],
         *,
         timeout: float | None = None,
-        return_when: str = asyncio.ALL_COMPLETED,
+        return_when: str = "ALL_COMPLETED",
     ) -> tuple[set[asyncio.Task[Any]], set[asyncio.Task[Any]]]:
         """`asyncio.wait` over awaitables, deterministic in workflows.
 

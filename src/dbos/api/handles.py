@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Generic, Protocol, TypeVar
 
 from ..engine.execution import Completion
+from ..engine.running_loop import refuse_running_loop, running_loop
 from ..engine.waiting import existing_status_plan, handle_result_plan
-from ..engine.workers import refuse_running_loop, running_loop
 from ..types import WorkflowStatus
 from .runtime import current_engine, run, run_async
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ..engine.engine import Engine
 from ..engine.operations import operation_plan
 from ..engine.plans import Plan, Read
-from ..engine.workers import refuse_running_loop
+from ..engine.running_loop import refuse_running_loop
 from ..error import DBOSException, DBOSNonExistentWorkflowError
 from ..serialization import check_text
 from ..storage.store import Store
 from ..types import INTERNAL_QUEUE_NAME, VersionInfo
 from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync
 from .runtime import blocking, check_ids, check_unsharded, current_engine, engine_here, run, run_async, twin
+
+if TYPE_CHECKING:
+    from ..engine.engine import Engine
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..engine.plans import Plan
+from ..engine.running_loop import refuse_running_loop
 from ..engine.waiting import existing_status_plan, result_plan, status_plan, steps_plan, wait_first_plan
-from ..engine.workers import refuse_running_loop
 from ..types import StepInfo, WorkflowStatus
 from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync
 from .runtime import blocking, check_ids, check_unsharded, engine_here, run, run_async, twin

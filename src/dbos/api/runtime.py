@@ -7,16 +7,16 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from ..engine.context import current_execution
-from ..engine.engine import Engine
 from ..engine.errors import EngineStopped, ExecutionInterrupted
 from ..engine.execution import public_error
 from ..engine.plans import Plan
 from ..engine.registry import Registry
-from ..engine.workers import refuse_running_loop
+from ..engine.running_loop import refuse_running_loop
 from ..error import DBOSException
 from ..serialization import check_text
 
 if TYPE_CHECKING:
+    from ..engine.engine import Engine
     from .app import DBOS
 
 P = ParamSpec("P")

@@ -7,8 +7,8 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from ..engine.context import current_execution
 from ..engine.execution import Execution
+from ..engine.running_loop import refuse_running_loop
 from ..engine.steps import StepSpec, step_plan
-from ..engine.workers import refuse_running_loop
 from ..error import DBOSException
 from ..serialization import check_text
 from .options import StepOptions, is_coroutine_function, step_spec

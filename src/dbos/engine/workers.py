@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from ..logs import logger
 from .errors import EngineStopped
+from .running_loop import running_loop
 
 T = TypeVar("T")
 Job = Callable[[], None]
@@ -190,16 +191,3 @@ class Loops:
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def refuse_running_loop(name: str) -> None:
-    """Raise RuntimeError when called on a thread that runs an event loop, which the call would block."""
-    if running_loop() is not None:
-        raise RuntimeError(f"{name}() was called while an event loop is running. Use await {name}_async(...) instead.")

@@ -38,11 +38,15 @@ CHUNK = 1000
 
 
 class Work(NamedTuple):
-    """A statement of a batch: for each of `rows` (see `records`) it changes `changes` rows of the database."""
+    """A statement of a batch: for each of `rows` (see `records`) it changes `changes` rows of the database.
+
+    `lone` is the statement for a single row, where there is one (see `sql/<backend>/lone.sql`).
+    """
 
     name: str
     rows: list[dict[str, Any]]
     changes: int
+    lone: str | None = None
 
 
 def encode_rows(rows: Sequence[dict[str, Any]]) -> str:
@@ -139,18 +143,18 @@ class SqlStore:
                 (roots if record.parent is None else children).append(record)
         work: list[Work] = []
         if roots:
-            work.append(Work("start_workflows", [record.row() for record in roots], 2))
+            work.append(Work("start_workflows", [record.row() for record in roots], 2, "start_workflow"))
         if children:
             rows = [record.row() for record in children]
             work.append(Work("start_children", rows, 2))
             work.append(Work("record_child_starts", rows, 1))
         if steps:
-            work.append(Work("record_steps", [record.row() for record in steps], 1))
+            work.append(Work("record_steps", [record.row() for record in steps], 1, "record_step"))
         # Of several outcomes of one execution the first counts; a statement that saw both would mix them. Those of
         # different executions stay: only the one whose token owns the workflow is written.
         outcomes = {(record.workflow_id, record.owner_token): record for record in reversed(finishes)}
         if outcomes:
-            work.append(Work("finish_workflows", [record.row() for record in outcomes.values()], 2))
+            work.append(Work("finish_workflows", [record.row() for record in outcomes.values()], 2, "finish_workflow"))
         complete = self._db.commit(work, self._db.now_ms(), [workflow_id for workflow_id, _ in outcomes])
         if len(complete) == len(work) and len(outcomes) == len(finishes):
             return [Verdict.APPLIED] * len(records)
