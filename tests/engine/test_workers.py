@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dbos.engine.errors import EngineStopped
-from dbos.engine.workers import Loops, Workers, refuse_running_loop
+from dbos.engine.running_loop import refuse_running_loop
+from dbos.engine.workers import Loops, Workers
 from tests.helpers import PATIENCE_SECONDS
 
 TAG: contextvars.ContextVar[str] = contextvars.ContextVar("TAG", default="none")
