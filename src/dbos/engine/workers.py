@@ -24,6 +24,16 @@ T = TypeVar("T")
 Job = Callable[[], None]
 
 
+def _shut_down(threads: ThreadPoolExecutor) -> None:
+    """End a pool's threads when they are done, and drop what waits for one.
+
+    On a thread of its own: the pool's lock is not reentrant, and a signal handler that destroys may have interrupted
+    the thread that holds it.
+    """
+    end = threading.Thread(target=threads.shutdown, kwargs={"wait": False, "cancel_futures": True}, daemon=True)
+    end.start()
+
+
 class Workers:
     """A pool of threads; `limit` counts threads at work, None means no limit."""
 
@@ -79,7 +89,7 @@ class Workers:
             self._stopped = True
             self._jobs.clear()
             self._slot_freed.notify_all()
-        self._threads.shutdown(wait=False)
+        _shut_down(self._threads)
 
     def _dispatch(self) -> None:
         """Hand jobs to threads as far as the limit allows; who has waited inside a job goes first."""
@@ -178,7 +188,7 @@ class Loops:
             loop.call_soon_threadsafe(loop.stop)
             if thread is not threading.current_thread():
                 thread.join(timeout_seconds)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        _shut_down(self._threads)
 
     def _run_own(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
