@@ -32,10 +32,8 @@ NOT_YET_EXPORTED = {
     "DBOSClient",
     "Debouncer",
     "DebouncerClient",
-    "EnqueueOptions",
     "KafkaMessage",
     "PropagateOtelContext",
-    "Queue",
     "SQLAlchemyDatasource",
     "ScheduleInput",
     "SendMessage",
@@ -44,13 +42,11 @@ NOT_YET_EXPORTED = {
 
 # Members of DBOS that later chapters bring; "*" stands for the blocking form and its _async twin.
 _NOT_YET_IN_DBOS = """
-    alert_handler apply_schedules* backfill_schedule close_stream* create_schedule* delete_queue*
-    delete_schedule* delete_workflow* delete_workflows* enqueue_workflow*
-    enqueue_workflow_with_options* fork_workflow* get_all_events* get_event* get_schedule*
-    kafka_consumer list_queued_workflows* list_queues* list_schedules* list_workflows* listen_queues
-    pause_schedule read_stream* read_stream_offset* recv* register_queue* resume_schedule
-    retrieve_queue* rewind_workflow* send* send_bulk* set_event* set_workflow_delay* span tracer
-    trigger_schedule update_workflow_attributes* write_stream*
+    alert_handler apply_schedules* backfill_schedule close_stream* create_schedule* delete_schedule*
+    delete_workflow* delete_workflows* fork_workflow* get_all_events* get_event* get_schedule*
+    kafka_consumer list_queued_workflows* list_schedules* list_workflows* pause_schedule
+    read_stream* read_stream_offset* recv* resume_schedule rewind_workflow* send* send_bulk*
+    set_event* span tracer trigger_schedule update_workflow_attributes* write_stream*
 """
 NOT_YET_IN_DBOS = {
     form

@@ -6,6 +6,7 @@ Where things are. Imports run downwards only.
                   app          DBOS: construct, launch, destroy
                   decorators   workflow, step, classes, roles
                   starting     start workflows in the background
+                  enqueueing   put workflows on queues;  queues: their limits
                   steps        run_step, reserved step ids
                   calls        sleep, patches
                   results      handles, results, status
@@ -13,13 +14,14 @@ Where things are. Imports run downwards only.
                   options      the Set... blocks, step options
         |
     engine/     what makes calls durable; no SQL
-                  workflows    start, execute, record the outcome, wait for it
+                  starting     write a new workflow;  enqueueing: one that waits on a queue
+                  workflows    execute, record the outcome, wait for it
                   steps        find, run, retry, record
                   operations   other calls that are recorded like steps
                   plans        what an operation yields;  drivers: who carries it out
                   journal      group commit
                   signals      waking up
-                  services     deadlines, recovery, other processes
+                  dispatcher   claim from queues;  services: deadlines, delays, other processes
                   engine       wires them together, and owns the running executions
         |
     storage/    what is written down
@@ -36,6 +38,7 @@ The names below are public. Everything else may change.
 from . import error
 from .api.app import DBOS
 from .api.decorators import DBOSConfiguredInstance
+from .api.enqueueing import EnqueueOptions
 from .api.handles import WorkflowHandle, WorkflowHandleAsync
 from .api.migration import run_dbos_database_migrations
 from .api.options import (
@@ -48,6 +51,7 @@ from .api.options import (
     SetWorkflowTimeout,
     StepOptions,
 )
+from .api.queues import Queue
 from .api.steps import StepReservation
 from .api.validation import make_pydantic_args_validator, pydantic_args_validator
 from .config import DBOSConfig
@@ -70,7 +74,9 @@ __all__ = [
     "DBOSContextSetAuth",
     "DBOSPortableJSONSerializer",
     "DuplicationPolicy",
+    "EnqueueOptions",
     "PortableWorkflowError",
+    "Queue",
     "Serializer",
     "SetEnqueueOptions",
     "SetShardKey",

@@ -99,6 +99,18 @@ class ParentStep:
 
 
 @dataclass(slots=True)
+class QueuePlace:
+    """Where a workflow waits, and for what."""
+
+    queue_name: str
+    priority: int = 0
+    deduplication_id: str | None = None
+    partition_key: str | None = None
+    delay_until_ms: int | None = None
+    schedule_name: str | None = None
+
+
+@dataclass(slots=True)
 class WorkflowStarted:
     """A new workflow: its status row and its inputs, insert-if-absent.
 
@@ -127,6 +139,7 @@ class WorkflowStarted:
     assumed_role: str | None = None
     attributes: str | None = None
     parent: ParentStep | None = None
+    queue: QueuePlace | None = None
 
     def row(self) -> dict[str, Any]:
         row: dict[str, Any] = {
@@ -151,6 +164,14 @@ class WorkflowStarted:
             "ar": self.assumed_role,
             "at": self.attributes,
         }
+        if self.queue is not None:
+            queue = self.queue
+            row["q"] = queue.queue_name
+            row["pr"] = queue.priority
+            row["dd"] = queue.deduplication_id
+            row["pk"] = queue.partition_key
+            row["du"] = queue.delay_until_ms
+            row["sn"] = queue.schedule_name
         if self.parent is not None:
             parent = self.parent
             row["p"] = parent.workflow_id

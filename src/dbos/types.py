@@ -167,3 +167,60 @@ class ClaimedWorkflow:
     authenticated_roles: Sequence[str] | None
     attributes: Mapping[str, Any] | None
     queue_name: str | None
+    partition_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who claims workflows, and how many at most.
+
+    `token` is made for one claim and owns what it takes. `is_latest` takes workflows without a version too.
+    `function_names` are the functions registered in this process; None is any.
+    """
+
+    token: str
+    executor_id: str
+    application_version: str
+    application_name: str
+    is_latest: bool
+    limit: int
+    function_names: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most `limit` starts in any window of `period_seconds`."""
+
+    limit: int
+    period_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """One row of `queues`. None is no limit; `application_name` None is a queue nobody owns."""
+
+    name: str
+    application_name: str | None = None
+    global_concurrency: int | None = None
+    worker_concurrency: int | None = None
+    rate_limit: RateLimit | None = None
+    partition_concurrency: int | None = None
+    partition_worker_concurrency: int | None = None
+    partition_rate_limit: RateLimit | None = None
+    polling_interval_seconds: float = 1.0
+    updated_at_ms: int = 0
+
+    @property
+    def is_partitioned(self) -> bool:
+        """Whether only workflows with a partition key are claimed."""
+        limits = (self.partition_concurrency, self.partition_worker_concurrency, self.partition_rate_limit)
+        return any(limit is not None for limit in limits)
+
+    @property
+    def is_rate_limited(self) -> bool:
+        return self.rate_limit is not None or self.partition_rate_limit is not None
+
+    @property
+    def has_shared_limits(self) -> bool:
+        """Whether processes have to agree on how much may be claimed."""
+        return self.global_concurrency is not None or self.partition_concurrency is not None or self.is_rate_limited

@@ -354,7 +354,7 @@ def test_starting_a_workflow_in_a_step_is_refused_with_a_remedy(app: type[DBOS],
         texts = []
         for call in (child, lambda: DBOS.start_workflow(child)):
             for kind in (AssertionError, DBOSException):
-                with pytest.raises(kind, match="'child' cannot be started from a step") as raised:
+                with pytest.raises(kind, match="'child' cannot be started or enqueued from a step") as raised:
                     call()
                 texts.append(str(raised.value))
         return texts

@@ -217,6 +217,8 @@ def test_an_interrupted_direct_call_stays_pending(start: Start, database_url: st
         def work() -> int:
             return first() + second()
 
+        # As in a terminal: a test run in the background hands SIGINT down ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         DBOS.launch()
         with SetWorkflowID("interrupted"):
             work()

@@ -21,6 +21,11 @@ WRITES = {
     "cancel_workflows",
     "cancel_overdue",
     "resume_workflows",
+    "promote_delayed",
+    "set_workflow_delay",
+    "register_queue",
+    "update_queue",
+    "delete_queue",
 }
 
 # The database refuses steps of this name.

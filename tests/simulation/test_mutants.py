@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dbos.engine import services, waiting, workflows
+from dbos.engine import dispatcher, waiting, workflows
 from dbos.engine.execution import Execution
 from dbos.engine.steps import record_step
 from dbos.records import StepCompleted, Verdict
@@ -81,13 +81,13 @@ def sleep_the_whole_time_again(patch: Patch) -> None:
 
 
 def forget_the_token_of_a_lost_claim(patch: Patch) -> None:
-    original = services.Dispatcher._claim
+    original = dispatcher.Dispatcher.run_once
 
-    def claim(self: Any) -> Any:
+    def run_once(self: Any) -> Any:
         self._token = None
         return original(self)
 
-    patch.setattr(services.Dispatcher, "_claim", claim)
+    patch.setattr(dispatcher.Dispatcher, "run_once", run_once)
 
 
 def write_steps_of_anybody(patch: Patch) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from dbos.records import ParentStep, StepCompleted, WorkflowFinished, WorkflowStarted
 from dbos.storage.database import SqlStore
-from dbos.types import INTERNAL_QUEUE_NAME, ClaimedWorkflow
+from dbos.types import INTERNAL_QUEUE_NAME, Claim, ClaimedWorkflow, QueueConfig
 
 LARGEST = 2**63 - 1
 TABLES = ("workflow_status", "workflow_input", "workflow_output", "operation_outputs")
@@ -91,7 +91,8 @@ def claim(store: SqlStore, token: str, **given: Any) -> list[ClaimedWorkflow]:
         "now_ms": 1_000_000,
     }
     fields |= given
-    return store.claim_workflows(fields.pop("queue_name"), token=token, **fields)
+    queue, now_ms = QueueConfig(fields.pop("queue_name")), fields.pop("now_ms")
+    return store.claim_workflows(queue, Claim(token, **fields), now_ms)
 
 
 def ids(workflows: Sequence[ClaimedWorkflow]) -> list[str]:

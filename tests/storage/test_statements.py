@@ -56,7 +56,8 @@ def populated(request: pytest.FixtureRequest, opened: Opened) -> Iterator[Opened
 
 
 def test_both_backends_have_the_same_statements() -> None:
-    assert set(POSTGRES) == set(SQLITE)
+    assert set(POSTGRES) - set(SQLITE) == {"guard_queue"}
+    assert set(SQLITE) < set(POSTGRES)
     assert {*JOURNAL, *LONE_NAMES} < set(SQLITE)
 
 
@@ -79,8 +80,8 @@ def test_a_postgres_statement_is_valid_on_a_fresh_database(name: str, open_backe
 def test_a_statement_takes_the_same_parameters_on_both_backends(name: str) -> None:
     lite = max(parameter_count(text) for text in SQLITE[name].texts)
     postgres = parameter_count(POSTGRES[name].texts[0])
-    # The clock of a time that Postgres takes from its own may be left out there, and nothing else.
-    assert lite == postgres
+    # Claims alone get the time of the write lock, which Postgres takes from its own clock.
+    assert lite == postgres + (1 if name in ("claim_workflows", "claim_partitions") else 0)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

@@ -17,7 +17,9 @@ from ..storage.store import StoreUnavailable
 from ..types import StepStatus
 from . import decorators
 from .calls import WorkflowCalls
+from .enqueueing import EnqueueCalls
 from .management import ManagementCalls
+from .queues import QueueCalls
 from .results import ResultCalls
 from .runtime import classproperty, state
 from .starting import StartCalls
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from ..engine.engine import Engine
 
 
-class DBOS(StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls):
+class DBOS(StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls, EnqueueCalls, QueueCalls):
     """The durable-workflow application of this process.
 
     Construct it once with its configuration, decorate functions as workflows and steps, then launch:
@@ -46,6 +48,7 @@ class DBOS(StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls):
     """
 
     engine: Engine | None
+    listens_to: frozenset[str] | None
 
     def __new__(
         cls, *, config: DBOSConfig | None, conductor_url: str | None = None, conductor_key: str | None = None
@@ -75,6 +78,7 @@ class DBOS(StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls):
     def _configure(self, config: DBOSConfig, conductor_url: str | None, conductor_key: str | None) -> None:
         self.settings = resolve(config, conductor_url=conductor_url, conductor_key=conductor_key)
         self.engine = None
+        self.listens_to = None
         _Identity.application_version = self.settings.application_version
         _Identity.executor_id = self.settings.executor_id
         configure_logging(self.settings)
@@ -121,6 +125,7 @@ class DBOS(StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls):
         logger.info("Application version: %s", version)
         store = open_store(settings)
         engine = Engine(settings, state.registry, store, application_version=version, executor_id=settings.executor_id)
+        engine.dispatcher.listens_to = self.listens_to
         try:
             store.register_version(version, settings.name, engine.clock.now_ms())
             latest = store.list_versions(settings.name, 1)[0]["version_name"]

@@ -9,8 +9,9 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from ..engine.context import current_context, current_execution
 from ..engine.registry import TEMPORARY_PREFIX, FunctionInfo, Registry, ValidateArgs, WorkflowInfo
+from ..engine.starting import Target
 from ..engine.steps import StepSpec, step_plan
-from ..engine.workflows import Target, call_plan, check_roles
+from ..engine.workflows import call_plan, check_roles
 from ..error import DBOSException, DBOSWorkflowFunctionNotFoundError
 from ..serialization import WorkflowSerializationFormat, check_text
 from .options import is_coroutine_function, step_spec

@@ -77,6 +77,44 @@ def _resume(engine: Engine, workflow_ids: list[str], queue_name: str | None) -> 
     engine.dispatcher.wake()
 
 
+def _set_workflow_delay(
+    workflow_id: str,
+    *,
+    delay_seconds: float | None = None,
+    delay_until_epoch_ms: int | None = None,
+    shard_key: str | None = None,
+) -> Plan[None]:
+    """Move the start of a delayed workflow; nothing happens to one that is not delayed any more.
+
+    Args:
+        workflow_id: The workflow.
+        delay_seconds: Not before so many seconds from now.
+        delay_until_epoch_ms: Not before this time, in milliseconds since the epoch. Exactly one of the two.
+
+    Raises:
+        DBOSException: none of the two, both, or a negative one is given.
+
+    Durability: in workflow code recorded as the step `DBOS.setWorkflowDelay`; a replay does not do it again.
+    """
+    check_unsharded(shard_key)
+    check_ids(workflow_id)
+    if (delay_seconds is None) == (delay_until_epoch_ms is None):
+        raise DBOSException("set_workflow_delay needs exactly one of delay_seconds and delay_until_epoch_ms")
+    given = delay_until_epoch_ms if delay_seconds is None else delay_seconds
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given < 2**63:
+        raise DBOSException(f"The delay must be a number from 0 on, not {given!r}")
+    engine = engine_here()
+    if delay_seconds is not None:
+        delay_until_epoch_ms = engine.clock.now_ms() + int(delay_seconds * 1000)
+    assert delay_until_epoch_ms is not None
+    return operation_plan("DBOS.setWorkflowDelay", _delay(engine, workflow_id, int(delay_until_epoch_ms)))
+
+
+def _delay(engine: Engine, workflow_id: str, due_ms: int) -> Plan[None]:
+    if (yield Read(lambda store: store.set_workflow_delay(workflow_id, due_ms, engine.clock.now_ms()))):
+        engine.delays.add(due_ms)
+
+
 def _in_thread(function: Callable[P, R]) -> staticmethod[P, Coroutine[Any, Any, R]]:
     async def call(*args: P.args, **kwargs: P.kwargs) -> R:
         return await current_engine("Executor").loops.in_thread(function, *args, **kwargs)
@@ -130,6 +168,8 @@ def _set_latest_application_version(version_name: str, *, application_name: str 
 class ManagementCalls:
     """Cancel, resume, application versions."""
 
+    set_workflow_delay = blocking("set_workflow_delay", _set_workflow_delay)
+    set_workflow_delay_async = twin("set_workflow_delay", _set_workflow_delay)
     cancel_workflow = blocking("cancel_workflows", _cancel_workflow)
     cancel_workflow_async = twin("cancel_workflow", _cancel_workflow)
     cancel_workflows = blocking("cancel_workflows", _cancel_workflows)

@@ -170,10 +170,8 @@ class SetEnqueueOptions(_Block):
         duplication_policy: DuplicationPolicy | None = None,
     ) -> None:
         super().__init__()
-        if priority is not None and (
-            isinstance(priority, bool) or not isinstance(priority, int) or not 1 <= priority <= 2**31 - 1
-        ):
-            raise DBOSException(f"A priority must be a whole number from 1 to 2147483647, not {priority!r}")
+        if priority is not None:
+            check_priority(priority)
         for what, text in (
             ("deduplication id", deduplication_id),
             ("application version", app_version),
@@ -195,6 +193,11 @@ class SetEnqueueOptions(_Block):
 
     def _inner(self, outer: Context) -> Context:
         return outer.with_options(**self._options)
+
+
+def check_priority(priority: object) -> None:
+    if isinstance(priority, bool) or not isinstance(priority, int) or not 1 <= priority <= 2**31 - 1:
+        raise DBOSException(f"A priority must be a whole number from 1 to 2147483647, not {priority!r}")
 
 
 class SetShardKey(_Block):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ..engine.context import Context, current_context
-from ..engine.workflows import Target, start_plan
+from ..engine.starting import Target, start_plan
 from ..error import DBOSException
 from .decorators import engine_for_call, find_target
 from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync

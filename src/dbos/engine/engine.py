@@ -21,16 +21,18 @@ from ..types import ClaimedWorkflow, StepRecord
 from .arguments import validated_arguments
 from .clock import Clock
 from .context import Identity
+from .dispatcher import Dispatcher
 from .drivers import Drivers
 from .errors import EngineStopped, ExecutionInterrupted
 from .execution import STEP_WINDOW, Execution, public_error
 from .journal import Journal
 from .plans import Commit, Plan
 from .registry import Registry, WorkflowInfo
-from .services import Deadlines, Dispatcher, Listener, Service, Watcher
+from .services import Deadlines, Delays, Listener, Service, Watcher
 from .signals import Signals
+from .starting import Started, Target
 from .workers import Loops, Workers
-from .workflows import Started, Target, check_roles, execute_plan, outcome_record
+from .workflows import check_roles, execute_plan, outcome_record
 
 T = TypeVar("T")
 
@@ -65,8 +67,9 @@ class Engine:
         self.drivers = Drivers(store, self.journal, self.clock, self.workers, self.loops)
         self.deadlines = Deadlines(self)
         self.dispatcher = Dispatcher(self)
+        self.delays = Delays(self)
         self.watcher = Watcher(self)
-        self.services: list[Service] = [self.deadlines, self.dispatcher, self.watcher, Listener(self)]
+        self.services: list[Service] = [self.deadlines, self.delays, self.dispatcher, self.watcher, Listener(self)]
         # Reentrant, as all locks that destroy() takes: a signal handler may call it on a thread that holds one.
         self._lock = threading.RLock()
         self._executions: dict[str, Execution] = {}
@@ -156,6 +159,8 @@ class Engine:
         """An execution begins in this process."""
         with self._lock:
             self._executions[execution.owner_token + execution.workflow_id] = execution
+        if execution.queue_name is not None:
+            self.dispatcher.note_began(execution.queue_name, execution.partition_key)
         if execution.deadline_ms is not None:
             self.deadlines.add(execution.deadline_ms)
         if self.stopping:
@@ -164,9 +169,11 @@ class Engine:
     def leave(self, execution: Execution) -> None:
         """An execution has ended or parked. Safe to repeat."""
         with self._lock:
-            self._executions.pop(execution.owner_token + execution.workflow_id, None)
+            was_running = self._executions.pop(execution.owner_token + execution.workflow_id, None)
             if not self._executions:
                 self._ended.notify_all()
+        if was_running is not None and execution.queue_name is not None:
+            self.dispatcher.note_ended(execution.queue_name, execution.partition_key)
 
     def running(self) -> list[Execution]:
         with self._lock:
@@ -285,6 +292,8 @@ class Engine:
             deadline_ms=workflow.deadline_ms,
             recorded={step.step_id: step for step in steps},
             known_until=STEP_WINDOW,
+            queue_name=workflow.queue_name,
+            partition_key=workflow.partition_key,
         )
         if not workflow.workflow_id.strip():
             self._end_undispatched(execution, DBOSRecoveryError(workflow.workflow_id, "the workflow id is empty"))

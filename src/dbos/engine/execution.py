@@ -70,6 +70,8 @@ class Execution:
         "last_step_id",
         "name",
         "owner_token",
+        "partition_key",
+        "queue_name",
         "recorded",
         "serialization",
         "stop_error",
@@ -87,6 +89,8 @@ class Execution:
         deadline_ms: int | None = None,
         recorded: dict[int, StepRecord] | None = None,
         known_until: int = EVERYTHING,
+        queue_name: str | None = None,
+        partition_key: str | None = None,
     ) -> None:
         self.engine = engine
         self.workflow_id = workflow_id
@@ -94,6 +98,9 @@ class Execution:
         self.owner_token = owner_token
         self.serialization = serialization
         self.deadline_ms = deadline_ms
+        # Where it was claimed from; it takes a place in the limits of that queue until it ends.
+        self.queue_name = queue_name
+        self.partition_key = partition_key
         self.recorded = recorded or {}
         # Step ids up to here are known: recorded ones are in `recorded` until they are replayed, others have no row.
         # A fresh execution knows everything, since nothing can have been recorded before it.

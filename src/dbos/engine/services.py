@@ -9,18 +9,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from ..ids import new_id
 from ..logs import logger
 from ..storage.store import StoreUnavailable
-from ..types import INTERNAL_QUEUE_NAME, ClaimedWorkflow
 from .errors import EngineStopped
-from .execution import STEP_WINDOW
 
 if TYPE_CHECKING:
     from .engine import Engine
 
-# Workflows taken by one claim: enough to fill a batch of the journal, few enough that others get their share.
-CLAIM_SIZE = 250
 # Waiting workflows whose cancellation by others is looked for per second.
 CANCELLATION_LOOKS_PER_SECOND = 1000
 # How often SQLite is asked whether another process has committed, while somebody waits for that.
@@ -116,53 +111,40 @@ class Deadlines(Service):
         return min(self.interval_seconds, max(0.001, (soonest + 1 - engine.clock.now_ms()) / 1000))
 
 
-class Dispatcher(Service):
-    """Claims waiting workflows of the internal queue (recovered, resumed, forked) and starts them."""
+class Delays(Service):
+    """Puts delayed workflows that are due onto their queues, of this process and of dead ones."""
 
-    name = "dispatcher"
+    name = "delays"
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self._token: str | None = None
+        self._lock = threading.RLock()
+        self._next_ms: int | None = None
+
+    def add(self, due_ms: int) -> None:
+        """This process has delayed a workflow: look again right when it is due."""
+        with self._lock:
+            sooner = self._next_ms is None or due_ms < self._next_ms
+            if sooner:
+                self._next_ms = due_ms
+        if sooner:
+            self.wake()
 
     def run_once(self) -> float:
-        while not self._stopping:
-            claimed = self._claim()
-            if claimed:
-                self.engine.dispatch(claimed, self._load(claimed))
-            if len(claimed) < CLAIM_SIZE:
-                break
-        return self.interval_seconds
-
-    def _claim(self) -> list[ClaimedWorkflow]:
         engine = self.engine
-        free = engine.workers.free_slots()
-        limit = CLAIM_SIZE if free is None else min(CLAIM_SIZE, free)
-        if limit == 0:
-            return []
-        if self._token is not None:
-            # The answer to the last claim was lost; it may have taken workflows.
-            claimed = engine.store.find_claimed(self._token)
-            self._token = None
-            return claimed
-        self._token = new_id()
-        claimed = engine.store.claim_workflows(
-            INTERNAL_QUEUE_NAME,
-            token=self._token,
-            executor_id=engine.executor_id,
-            application_version=engine.application_version,
-            application_name=engine.settings.name,
-            is_latest=engine.is_latest_version(),
-            limit=limit,
-            now_ms=engine.clock.now_ms(),
-        )
-        self._token = None
-        return claimed
-
-    def _load(self, claimed: list[ClaimedWorkflow]) -> dict[str, list[object]]:
-        ids = [workflow.workflow_id for workflow in claimed]
-        found = self.engine.drivers.read(lambda store: store.load_steps(ids, 0, STEP_WINDOW))
-        return found  # type: ignore[return-value]
+        name = engine.settings.name
+        while True:
+            promoted = engine.store.promote_delayed(name, engine.clock.now_ms())
+            if promoted:
+                engine.dispatcher.note_queued(promoted)
+            if len(promoted) < 1000:
+                break
+        next_ms = engine.store.find_next_delayed(name)
+        with self._lock:
+            self._next_ms = next_ms
+        if next_ms is None:
+            return self.interval_seconds
+        return min(self.interval_seconds, max(0.001, (next_ms - engine.clock.now_ms()) / 1000))
 
 
 class Listener(Service):
@@ -178,12 +160,13 @@ class Listener(Service):
     def _handle(self, kind: str, workflow_ids: list[str]) -> None:
         engine = self.engine
         if kind == "queued":
-            engine.dispatcher.wake()
+            engine.dispatcher.note_queued(workflow_ids)
         elif kind == "cancelled" and workflow_ids:
             engine.note_cancelled(workflow_ids)
         elif kind == "finished" and workflow_ids:
             for workflow_id in workflow_ids:
                 engine.signals.fire("finished", workflow_id)
+            engine.dispatcher.note_freed_elsewhere()
         else:
             # Which workflows is unknown: everybody looks again.
             engine.watcher.look_now()
@@ -192,8 +175,9 @@ class Listener(Service):
 class Watcher(Service):
     """Notices what other processes did to workflows that somebody here waits for.
 
-    Runs only while somebody waits. On SQLite it looks at the data version every few milliseconds; everywhere it asks
-    once per second for all waiters together, which is the safety net when notifications are missing.
+    Runs only while somebody waits. On SQLite it looks at the data version every few milliseconds, also for the
+    dispatcher of a process that serves queues; everywhere it asks once per second for all waiters together, which is
+    the safety net when notifications are missing.
     """
 
     name = "watcher"
@@ -210,13 +194,17 @@ class Watcher(Service):
         engine = self.engine
         awaited = engine.signals.awaited("finished")
         waiting = engine.signals.awaited("cancelled")
-        if not awaited and not waiting:
+        serves_queues = engine.store.backend == "sqlite" and engine.dispatcher.serves_queues
+        if not awaited and not waiting and not serves_queues:
             # Whoever comes to wait calls `wake`.
             return 3600.0
         now_ms = engine.clock.now_ms()
         interval_ms = 1000.0 * max(1.0, len(waiting) / CANCELLATION_LOOKS_PER_SECOND)
         due = now_ms - self._last_look_ms >= interval_ms
-        if due or engine.store.check_for_changes():
+        changed = engine.store.check_for_changes()
+        if changed and serves_queues:
+            engine.dispatcher.look_now()
+        if (awaited or waiting) and (due or changed):
             self._last_look_ms = now_ms
             for workflow_id in engine.store.find_final(awaited):
                 engine.signals.fire("finished", workflow_id)

@@ -13,263 +13,37 @@ the outcome somebody else records.
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable
 from concurrent.futures import CancelledError as FutureCancelledError
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..error import (
     DBOSAwaitedWorkflowCancelledError,
     DBOSAwaitedWorkflowMaxRecoveryAttemptsExceeded,
-    DBOSConflictingWorkflowError,
     DBOSException,
     DBOSNonExistentWorkflowError,
-    DBOSStepNondeterminismError,
-    DBOSUnexpectedStepError,
     DBOSWorkflowCancelledError,
     DBOSWorkflowConflictIDError,
-    DBOSWorkflowIDInUseError,
 )
-from ..ids import new_id
 from ..logs import logger
 from ..records import (
-    DeduplicationTaken,
-    ExistingWorkflow,
-    ParentStep,
     Verdict,
     WorkflowFinished,
-    WorkflowStarted,
 )
-from ..serialization import check_text, explain
+from ..serialization import explain
 from ..storage.store import StoreFailed
 from ..types import WorkflowOutcome
-from .context import Context, Identity, Options, current_context, enter, leave, take_assigned_id
+from .context import Context, Identity, current_context, enter, leave
 from .errors import EngineStopped, ExecutionInterrupted
 from .execution import Completion, Execution
-from .operations import GET_RESULT, Recorded, misuse, record_operation, recorded_value
-from .plans import Call, Commit, Plan, Read, Wait
-from .registry import WorkflowInfo
+from .operations import GET_RESULT, Recorded, record_operation, recorded_value
+from .plans import Commit, Plan, Read, Wait
+from .starting import Started, Target, start_plan
 
 if TYPE_CHECKING:
     from .engine import Engine
 
 # How long a waiter sleeps at most before it looks again, whatever the signals say.
 SAFETY_POLL_SECONDS = 30.0
-
-
-@dataclass(slots=True)
-class Target:
-    """A workflow function with what it is called with. `receiver` is the class or instance of a method."""
-
-    info: WorkflowInfo
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    receiver: Any = None
-    class_name: str | None = None
-    config_name: str | None = None
-
-    def body(self) -> Call:
-        args = self.args if self.receiver is None else (self.receiver, *self.args)
-        return Call(self.function, args, self.kwargs, self.info.is_async)
-
-
-@dataclass(slots=True)
-class Started:
-    """The result of a start: an execution of ours, or the id of a workflow that exists already."""
-
-    workflow_id: str
-    execution: Execution | None = None
-    identity: Identity | None = None
-
-
-# --- starting
-
-
-def start_plan(engine: Engine, target: Target, *, step_id: int | None = None, direct: bool = False) -> Plan[Started]:
-    """Write a new workflow, as a child when called from workflow code; or find the existing one.
-
-    `step_id` is the id of the start in the parent, when the caller has drawn it already. `direct` marks a call, which
-    ignores the ambient application version.
-    """
-    context = current_context() or Context()
-    parent = context.execution
-    if context.step_status is not None:
-        take_assigned_id(context.options)
-        raise misuse(
-            f"Workflow {target.info.name!r} cannot be started from a step. Start it from the workflow, or from "
-            f"code outside of workflows."
-        )
-    if parent is not None and step_id is None:
-        step_id = parent.draw()
-    assigned = take_assigned_id(context.options)
-    if assigned is None and context.options.assigned_id is not None and parent is None:
-        logger.warning(
-            "SetWorkflowID(%r) gives its id to the first start in its block only; this start of %r gets a new one",
-            context.options.assigned_id.workflow_id,
-            target.info.name,
-        )
-    _check_options(context.options)
-    started_at_ms = engine.clock.now_ms()
-    if parent is not None:
-        assert step_id is not None
-        recorded = yield from parent.find_recorded(step_id, target.info.name)
-        if recorded is not None:
-            if recorded.error is not None:
-                raise engine.payloads.decode_error(recorded.error, recorded.serialization)
-            if recorded.child_workflow_id is None:
-                raise DBOSUnexpectedStepError(parent.workflow_id, step_id, target.info.name, recorded.name)
-            return Started(recorded.child_workflow_id)
-    if assigned is not None:
-        workflow_id = assigned.workflow_id
-    elif parent is not None:
-        workflow_id = f"{parent.workflow_id}-{step_id}"
-    else:
-        workflow_id = new_id()
-    policy = assigned.reuse_policy if assigned is not None else None
-    record, identity = _start_record(engine, target, workflow_id, context, parent)
-    if direct:
-        record.application_version = engine.application_version
-    if parent is not None:
-        assert step_id is not None
-        record.parent = ParentStep(
-            parent.workflow_id,
-            parent.owner_token,
-            step_id,
-            started_at_ms,
-            engine.clock.now_ms(),
-            policy == "reject",
-        )
-    answer = yield from _commit(record, parent)
-    if answer is Verdict.APPLIED:
-        execution = Execution(
-            engine,
-            workflow_id,
-            target.info.name,
-            record.creator_token,
-            serialization=record.serialization,
-            deadline_ms=record.deadline_ms,
-        )
-        return Started(workflow_id, execution, identity)
-    if answer is Verdict.FENCED:
-        assert parent is not None
-        raise parent.fenced()
-    if answer is Verdict.REPEATED:
-        assert parent is not None
-        assert step_id is not None
-        raise DBOSStepNondeterminismError(parent.workflow_id, step_id)
-    assert isinstance(answer, ExistingWorkflow)
-    return (yield from _attach(engine, target, record, answer, policy == "reject", parent, step_id, started_at_ms))
-
-
-def _commit(record: WorkflowStarted, parent: Execution | None) -> Plan[Verdict | ExistingWorkflow | DeduplicationTaken]:
-    try:
-        answer: Verdict | ExistingWorkflow | DeduplicationTaken = yield Commit(record)
-    except StoreFailed as error:
-        if parent is not None:
-            raise ExecutionInterrupted(error) from error
-        raise
-    return answer
-
-
-def _attach(
-    engine: Engine,
-    target: Target,
-    record: WorkflowStarted,
-    existing: ExistingWorkflow,
-    reject: bool,
-    parent: Execution | None,
-    step_id: int | None,
-    started_at_ms: int,
-) -> Plan[Started]:
-    """The id is in use: refuse, or return the workflow that has it."""
-    workflow_id = record.workflow_id
-    if reject:
-        error = DBOSWorkflowIDInUseError(workflow_id, existing.status, existing.name or "")
-        if parent is not None:
-            assert step_id is not None
-            yield from record_operation(parent, step_id, target.info.name, started_at_ms, error=error)
-        raise error
-    for what, stored, given in (
-        ("name", existing.name, record.name),
-        ("class name", existing.class_name, record.class_name),
-        ("config name", existing.config_name, record.config_name),
-    ):
-        if stored != given:
-            raise DBOSConflictingWorkflowError(
-                workflow_id,
-                f"Workflow {workflow_id} exists with {what} {stored!r}, but was started now with {what} {given!r}. "
-                f"Use another id, or call the same function.",
-            )
-    if existing.queue_name is not None:
-        logger.warning(
-            "Workflow %s exists on queue %r; this start asked for no queue, the workflow keeps its own",
-            workflow_id,
-            existing.queue_name,
-        )
-    return Started(workflow_id)
-
-
-def _start_record(
-    engine: Engine, target: Target, workflow_id: str, context: Context, parent: Execution | None
-) -> tuple[WorkflowStarted, Identity]:
-    info, options, settings = target.info, context.options, engine.settings
-    format_name = engine.payloads.format_for(info.serialization_type)
-    try:
-        inputs = engine.payloads.encode_arguments(target.args, target.kwargs, format_name)
-    except Exception as error:
-        raise explain(error, f"the arguments of workflow {info.name!r} (id {workflow_id})") from error
-    identity = context.identity.copy()
-    timeout_ms, deadline_ms = None, None
-    if options.timeout is not None:
-        timeout_ms = options.timeout.milliseconds
-        if timeout_ms is not None:
-            deadline_ms = min(engine.clock.now_ms() + timeout_ms, 2**63 - 1)
-    elif parent is not None:
-        deadline_ms = parent.deadline_ms
-    token = new_id()
-    record = WorkflowStarted(
-        workflow_id=workflow_id,
-        status="PENDING",
-        name=info.name,
-        class_name=target.class_name,
-        config_name=target.config_name,
-        inputs=inputs,
-        serialization=format_name,
-        creator_token=token,
-        owner_token=token,
-        executor_id=engine.executor_id,
-        application_version=options.app_version or engine.application_version,
-        application_id=os.environ.get("DBOS__APPID", ""),
-        application_name=settings.name,
-        recovery_attempts=1,
-        timeout_ms=timeout_ms,
-        deadline_ms=deadline_ms,
-        authenticated_user=identity.user,
-        authenticated_roles=json.dumps(identity.roles) if identity.roles else None,
-        assumed_role=identity.assumed_role,
-        # None is SQL NULL, where the reference stores JSON null: the index on attributes stays free of rows without.
-        attributes=json.dumps(options.attributes) if options.attributes else None,
-    )
-    for what, text in (
-        ("workflow id", workflow_id),
-        ("authenticated user", identity.user),
-        ("authenticated roles", record.authenticated_roles and "".join(identity.roles or ())),
-        ("application version", options.app_version),
-    ):
-        if (text is not None and not text.isascii()) or (text is not None and "\0" in text):
-            check_text(text, what)
-    return record, identity
-
-
-def _check_options(options: Options) -> None:
-    if options.shard_key is not None:
-        raise DBOSException(
-            f"A shard key was given ({options.shard_key!r}), but the system database is not sharded. Remove "
-            f"SetShardKey."
-        )
 
 
 # --- calling

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..error import DBOSException
 from ..ids import new_id
 from ..records import (
     Answer,
+    DeduplicationTaken,
     ExistingWorkflow,
     Record,
     StepCompleted,
@@ -22,8 +23,9 @@ from ..records import (
     WorkflowFinished,
     WorkflowStarted,
 )
-from ..types import INTERNAL_QUEUE_NAME, ClaimedWorkflow, StepRecord, VersionInfo, WorkflowOutcome
-from .rows import WorkflowRow, to_claimed, to_outcome, to_step, to_version
+from ..types import INTERNAL_QUEUE_NAME, StepRecord, VersionInfo, WorkflowOutcome
+from .queues import QueueOperations
+from .rows import WorkflowRow, to_outcome, to_step, to_version
 from .store import StoreRefused, StoreUnavailable
 
 Row = tuple[Any, ...]
@@ -65,20 +67,24 @@ LONE: dict[type[Record], tuple[str, int]] = {
 }
 
 
+# What other processes may wait for: "finished" workflows by id, "queued" ones by the name of their queue.
+News = Mapping[str, Sequence[str]]
+NOTHING_NEW: News = {}
+
+
 class Connections(Protocol):
     """How a backend runs named statements."""
 
     backend: str
 
-    def commit(self, work: Sequence[Work], now_ms: int, finished_ids: Sequence[str]) -> Collection[str]:
+    def commit(self, work: Sequence[Work], now_ms: int, news: News) -> Collection[str]:
         """Run the statements in one transaction of the journal's connection.
 
-        Returns the names of those that wrote every row they were meant to. `finished_ids` names the workflows whose
-        outcome is among the work, for other processes that wait for them.
+        Returns the names of those that wrote every row they were meant to. Other processes are told the `news`.
         """
         ...
 
-    def commit_lone(self, name: str, parameters: Row, changes: int, finished_id: str | None) -> bool:
+    def commit_lone(self, name: str, parameters: Row, changes: int, news: News) -> bool:
         """Run one of the `LONE` statements in a transaction; whether it wrote every row it was meant to."""
         ...
 
@@ -88,6 +94,13 @@ class Connections(Protocol):
 
     def write(self, name: str, parameters: Row = ()) -> list[Row]:
         """Run one changing statement in its own transaction; the rows it returns."""
+        ...
+
+    def claim(self, name: str, parameters: Row, queue_name: str | None) -> list[Row]:
+        """Run a claim of workflows. With a queue name nobody else claims from that queue meanwhile.
+
+        Start times are read when that is so.
+        """
         ...
 
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
@@ -103,7 +116,7 @@ class Connections(Protocol):
     def close(self) -> None: ...
 
 
-class SqlStore:
+class SqlStore(QueueOperations):
     """The store contract (see `store.Store`) over named SQL statements."""
 
     def __init__(self, connections: Connections) -> None:
@@ -118,14 +131,14 @@ class SqlStore:
         return self._commit_batch(records) if records else []
 
     def _commit_lone(self, record: Record) -> Answer:
-        finished_id = None
+        news = NOTHING_NEW
         if type(record) is WorkflowFinished:
-            finished_id = record.workflow_id
-        elif type(record) is WorkflowStarted and record.parent is not None:
+            news = {"finished": (record.workflow_id,)}
+        elif type(record) is WorkflowStarted and (record.parent is not None or record.queue is not None):
             return self._commit_batch([record])[0]
         name, changes = LONE[type(record)]
         parameters = (*record.row().values(), self._db.now_ms())
-        if self._db.commit_lone(name, parameters, changes, finished_id):
+        if self._db.commit_lone(name, parameters, changes, news):
             return Verdict.APPLIED
         return self._find_answer(record)
 
@@ -143,7 +156,9 @@ class SqlStore:
                 (roots if record.parent is None else children).append(record)
         work: list[Work] = []
         if roots:
-            work.append(Work("start_workflows", [record.row() for record in roots], 2, "start_workflow"))
+            # The statement for a single row knows nothing of queues.
+            lone = "start_workflow" if all(record.queue is None for record in roots) else None
+            work.append(Work("start_workflows", [record.row() for record in roots], 2, lone))
         if children:
             rows = [record.row() for record in children]
             work.append(Work("start_children", rows, 2))
@@ -155,7 +170,13 @@ class SqlStore:
         outcomes = {(record.workflow_id, record.owner_token): record for record in reversed(finishes)}
         if outcomes:
             work.append(Work("finish_workflows", [record.row() for record in outcomes.values()], 2, "finish_workflow"))
-        complete = self._db.commit(work, self._db.now_ms(), [workflow_id for workflow_id, _ in outcomes])
+        news: dict[str, Sequence[str]] = {}
+        if outcomes:
+            news["finished"] = [workflow_id for workflow_id, _ in outcomes]
+        queues = {r.queue.queue_name for r in (*roots, *children) if r.queue is not None and r.status == "ENQUEUED"}
+        if queues:
+            news["queued"] = sorted(queues)
+        complete = self._db.commit(work, self._db.now_ms(), news)
         if len(complete) == len(work) and len(outcomes) == len(finishes):
             return [Verdict.APPLIED] * len(records)
         applied = set(complete) if len(outcomes) == len(finishes) else set(complete) - {"finish_workflows"}
@@ -205,7 +226,7 @@ class SqlStore:
             if name is not None and not step_written:
                 return Verdict.REPEATED
         if not found:
-            raise StoreUnavailable(f"workflow {record.workflow_id} was deleted while it was being started")
+            return self._answer_to_missing(record)
         *columns, creator_token = found[0]
         if creator_token == record.creator_token:
             return Verdict.APPLIED
@@ -216,6 +237,15 @@ class SqlStore:
             # The other start committed between our statements: once more, and the step row follows it.
             raise StoreUnavailable(f"workflow {record.workflow_id} was being started by someone else")
         return existing
+
+    def _answer_to_missing(self, record: WorkflowStarted) -> Answer:
+        """Why a workflow that was to start or to wait is not there: another one holds its deduplication id."""
+        queue = record.queue
+        if queue is not None and queue.deduplication_id is not None:
+            holder_id = self.find_holder(queue.queue_name, queue.deduplication_id)
+            if holder_id is not None:
+                return DeduplicationTaken(holder_id)
+        raise StoreUnavailable(f"workflow {record.workflow_id} or what stood in its way was deleted meanwhile")
 
     # --- steps
 
@@ -284,24 +314,6 @@ class SqlStore:
         rows = self._db.write("requeue_pending", (INTERNAL_QUEUE_NAME, self._db.now_ms(), *identity))
         return [row[0] for row in rows]
 
-    def claim_workflows(
-        self,
-        queue_name: str,
-        *,
-        token: str,
-        executor_id: str,
-        application_version: str,
-        application_name: str,
-        is_latest: bool,
-        limit: int,
-        now_ms: int,
-    ) -> list[ClaimedWorkflow]:
-        who = (executor_id, application_version, application_name, is_latest)
-        return _claimed(self._db.write("claim_workflows", (queue_name, now_ms, token, *who, limit)))
-
-    def find_claimed(self, token: str) -> list[ClaimedWorkflow]:
-        return _claimed(self._db.read("find_claimed", (token,)))
-
     def count_waiting_elsewhere(
         self, application_name: str, application_version: str, executor_id: str
     ) -> list[tuple[str, str, int]]:
@@ -360,11 +372,6 @@ def _statements_of(record: Record) -> frozenset[str]:
     if isinstance(record, WorkflowFinished):
         return frozenset({"finish_workflows"})
     return frozenset({"record_steps"})
-
-
-def _claimed(rows: list[Row]) -> list[ClaimedWorkflow]:
-    """Claim order is priority, age, id (05: total order), the last columns of the row."""
-    return [to_claimed(row) for row in sorted(rows, key=lambda row: (row[14], row[15], row[0]))]
 
 
 def _chunks(workflow_ids: Sequence[str]) -> list[str]:

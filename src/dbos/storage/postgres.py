@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .database import Row, Work, encode_rows
+from .database import News, Row, Work, encode_rows
 from .libpq import JournalSession
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
@@ -105,7 +105,7 @@ class PostgresConnections:
         self._configure(connection)
         return connection
 
-    def commit(self, work: Sequence[Work], now_ms: int, finished_ids: Sequence[str]) -> Collection[str]:
+    def commit(self, work: Sequence[Work], now_ms: int, news: News) -> Collection[str]:
         statements: list[tuple[str, Row]] = []
         ends = []
         for item in work:
@@ -114,17 +114,17 @@ class PostgresConnections:
             else:
                 statements.append((item.name, (encode_rows(item.rows), now_ms)))
             ends.append(len(statements))
-        counts = self._commit(statements, finished_ids)
+        counts = self._commit(statements, news)
         begins = [0, *ends]
         return [item.name for item, begin, end in zip(work, begins, ends) if sum(counts[begin:end]) == len(item.rows)]
 
-    def commit_lone(self, name: str, parameters: Row, changes: int, finished_id: str | None) -> bool:
-        return self._commit([(name, parameters)], () if finished_id is None else (finished_id,))[0] == 1
+    def commit_lone(self, name: str, parameters: Row, changes: int, news: News) -> bool:
+        return self._commit([(name, parameters)], news)[0] == 1
 
-    def _commit(self, statements: list[tuple[str, Row]], finished_ids: Sequence[str]) -> list[int]:
-        """Run the statements in a transaction, with a notification of finished workflows; the rows each has written."""
-        if finished_ids and self._others_listen:
-            statements.append(("notify", (SIGNAL_CHANNEL, _payload("finished", finished_ids))))
+    def _commit(self, statements: list[tuple[str, Row]], news: News) -> list[int]:
+        """Run the statements in a transaction, with the news for other processes; the rows each has written."""
+        if news and self._others_listen:
+            statements += [("notify", (SIGNAL_CHANNEL, _payload(kind, ids))) for kind, ids in news.items()]
         with self._journal_lock:
             journal = self._journal
             try:
@@ -152,6 +152,17 @@ class PostgresConnections:
             with self._pool.connection() as connection:
                 cursor = connection.execute(self._statements[name], parameters)
                 return cursor.fetchall() if cursor.description else []
+        except Exception as error:
+            raise self._translate(error) from error
+
+    def claim(self, name: str, parameters: Row, queue_name: str | None) -> list[Row]:
+        if queue_name is None:
+            return self.write(name, parameters)
+        try:
+            with self._pool.connection() as connection, connection.transaction(), connection.pipeline():
+                connection.execute(self._statements["guard_queue"], (queue_name,))
+                rows: list[Row] = connection.execute(self._statements[name], parameters).fetchall()
+                return rows
         except Exception as error:
             raise self._translate(error) from error
 

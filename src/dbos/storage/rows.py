@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..types import ClaimedWorkflow, StepRecord, VersionInfo, WorkflowOutcome
+from ..types import ClaimedWorkflow, QueueConfig, RateLimit, StepRecord, VersionInfo, WorkflowOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,46 @@ def to_claimed(row: Sequence[Any]) -> ClaimedWorkflow:
         authenticated_roles=parse_roles(row[11]),
         attributes=parse_attributes(row[12]),
         queue_name=row[13],
+        partition_key=row[14],
+    )
+
+
+def to_queue(row: Sequence[Any]) -> QueueConfig:
+    """From the columns of find_queue and list_queues."""
+    name, application, total, worker, rate, period, partition, partition_worker, partition_rate, partition_period = row[
+        :10
+    ]
+    return QueueConfig(
+        name=name,
+        application_name=application,
+        global_concurrency=total,
+        worker_concurrency=worker,
+        rate_limit=None if rate is None else RateLimit(rate, period),
+        partition_concurrency=partition,
+        partition_worker_concurrency=partition_worker,
+        partition_rate_limit=None if partition_rate is None else RateLimit(partition_rate, partition_period),
+        polling_interval_seconds=row[10],
+        updated_at_ms=row[11],
+    )
+
+
+def from_queue(queue: QueueConfig, now_ms: int) -> tuple[Any, ...]:
+    """The parameters of register_queue and update_queue up to the time."""
+    rate, partition_rate = queue.rate_limit, queue.partition_rate_limit
+    return (
+        queue.name,
+        queue.application_name,
+        queue.global_concurrency,
+        queue.worker_concurrency,
+        None if rate is None else rate.limit,
+        None if rate is None else float(rate.period_seconds),
+        queue.partition_concurrency,
+        queue.partition_worker_concurrency,
+        None if partition_rate is None else partition_rate.limit,
+        None if partition_rate is None else float(partition_rate.period_seconds),
+        float(queue.polling_interval_seconds),
+        queue.is_partitioned,
+        now_ms,
     )
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..logs import logger
-from .database import Row, Work, encode_rows
+from .database import News, Row, Work, encode_rows
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
 
@@ -63,7 +63,7 @@ class SqliteConnections:
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def commit(self, work: Sequence[Work], now_ms: int, finished_ids: Sequence[str]) -> Collection[str]:
+    def commit(self, work: Sequence[Work], now_ms: int, news: News) -> Collection[str]:
         names = tuple([item.name for item in work])
         parameters = (*(encode_rows(item.rows) for item in work), now_ms)
         statement = self._commit_statements.get(names)
@@ -74,7 +74,7 @@ class SqliteConnections:
         expected = sum(len(item.rows) * item.changes for item in work)
         return names if self._commit(statement, parameters) == expected else ()
 
-    def commit_lone(self, name: str, parameters: Row, changes: int, finished_id: str | None) -> bool:
+    def commit_lone(self, name: str, parameters: Row, changes: int, news: News) -> bool:
         for value in parameters:
             if value.__class__ is str and "\0" in value:
                 raise StoreRefused("a text contains a NUL character, which databases cannot store")
@@ -130,6 +130,13 @@ class SqliteConnections:
             rows: list[Row] = []
             for text in self._statements[name]:
                 rows = execute(text, parameters).fetchall()
+            return rows
+
+    def claim(self, name: str, parameters: Row, queue_name: str | None) -> list[Row]:
+        (text,) = self._statements[name]
+        with self._write_lock, self._errors(), self._transaction() as execute:
+            # Whoever has the write lock is alone. What others had running before they lost it has ended by this time.
+            rows: list[Row] = execute(text, (*parameters, self.now_ms())).fetchall()
             return rows
 
     def read(self, name: str, parameters: Row = ()) -> list[Row]:

@@ -13,12 +13,12 @@ Three kinds of trouble leave a store, and they call for different reactions:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from ..error import DBOSException
 from ..records import Answer, Record
-from ..types import ClaimedWorkflow, StepRecord, VersionInfo, WorkflowOutcome
+from ..types import Claim, ClaimedWorkflow, QueueConfig, StepRecord, VersionInfo, WorkflowOutcome
 from .rows import WorkflowRow
 
 
@@ -82,25 +82,60 @@ class Store(Protocol):
         ...
 
     def claim_workflows(
-        self,
-        queue_name: str,
-        *,
-        token: str,
-        executor_id: str,
-        application_version: str,
-        application_name: str,
-        is_latest: bool,
-        limit: int,
-        now_ms: int,
+        self, queue: QueueConfig, claim: Claim, now_ms: int, running: Mapping[str, int] | None = None
     ) -> list[ClaimedWorkflow]:
-        """Take up to `limit` waiting workflows for this executor, by priority and age, with their inputs.
+        """Take up to `claim.limit` waiting workflows of a queue for this executor, by priority and age, with inputs.
 
-        Each is taken by exactly one claimer. After StoreUnavailable ask `find_claimed` with the same token.
+        Each is taken by exactly one claimer, and the shared limits of the queue hold whatever processes, versions and
+        applications claim at the same moment. `running` says how many of each partition run in this process, for the
+        limit per worker. After StoreUnavailable ask `find_claimed` with the same token.
         """
         ...
 
     def find_claimed(self, token: str) -> list[ClaimedWorkflow]:
         """The workflows that the claim with this token took and that are still its."""
+        ...
+
+    def find_rate_window(self, queue: QueueConfig, application_name: str) -> int | None:
+        """When, in epoch ms, the rate limit of the queue lets the next workflow start; None when it does now."""
+        ...
+
+    def find_waiting_queues(self, queue_names: Sequence[str], application_name: str) -> list[str]:
+        """Those of the queues on which something waits."""
+        ...
+
+    def promote_delayed(self, application_name: str, now_ms: int) -> list[str]:
+        """Make up to 1,000 delayed workflows that are due ENQUEUED; the queue of each."""
+        ...
+
+    def find_next_delayed(self, application_name: str) -> int | None:
+        """When the next delayed workflow is due, in epoch ms."""
+        ...
+
+    def set_workflow_delay(self, workflow_id: str, delay_until_ms: int, now_ms: int) -> bool:
+        """Move the due time of a delayed workflow; False when it is not delayed."""
+        ...
+
+    def find_holder(self, queue_name: str, deduplication_id: str) -> str | None:
+        """The workflow that holds a deduplication id of a queue."""
+        ...
+
+    def register_queue(self, queue: QueueConfig, now_ms: int, *, overwrite: bool) -> QueueConfig:
+        """Insert a queue, or overwrite its row unless another application owns it; the row as it is now."""
+        ...
+
+    def update_queue(self, queue: QueueConfig, now_ms: int) -> bool:
+        """Write a changed configuration if the row is still as it was read (`queue.updated_at_ms`)."""
+        ...
+
+    def find_queue(self, name: str) -> QueueConfig | None: ...
+
+    def list_queues(self, application_names: Sequence[str] | None) -> list[QueueConfig]:
+        """The queues of these applications and those nobody owns, by name; all queues for None."""
+        ...
+
+    def delete_queue(self, name: str) -> None:
+        """Remove the row; workflows that wait on the queue stay."""
         ...
 
     def dead_letter(self, workflow_id: str, token: str, now_ms: int) -> None:

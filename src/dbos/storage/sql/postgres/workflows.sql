@@ -2,6 +2,8 @@
 -- instance, in inputs, z serialization, ct creator token, ot owner token, x executor, v version, ai application id,
 -- a application, r recovery attempts, to timeout, dl deadline, u user, ro roles, ar assumed role, at attributes;
 -- of a child start also p parent, pt its owner token, i step id, b began, f finished, rj reject an existing one.
+-- of a workflow that waits on a queue also q queue, pr priority, dd deduplication id, pk partition key, du delayed
+-- until, sn schedule.
 -- $2 is the process's clock in ms; status times of this table come from the database clock.
 
 -- Plans must not depend on how large the planner believes a table to be, since it may have been empty a moment ago.
@@ -14,16 +16,21 @@
 WITH input AS MATERIALIZED (
   SELECT * FROM json_to_recordset($1::json)
     AS r (w text, s text, n text, cn text, gn text, "in" text, z text, ct text, ot text, x text, v text, ai text,
-          a text, r int8, "to" int8, dl int8, u text, ro text, ar text, at text)
+          a text, r int8, "to" int8, dl int8, u text, ro text, ar text, at text,
+          q text, pr int4, dd text, pk text, du int8, sn text)
 ), inputs AS MATERIALIZED (
   SELECT jsonb_object_agg(ct, "in") AS by_token FROM input
 ), started AS (
   INSERT INTO {schema}.workflow_status
     (workflow_uuid, status, name, class_name, config_name, serialization, creator_xid, owner_xid, executor_id,
      application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
-     workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes)
-  SELECT w, s, n, cn, gn, z, ct, ot, x, v, ai, a, r, "to", dl, u, ro, ar, at::jsonb FROM input ORDER BY w
-  ON CONFLICT (workflow_uuid) DO NOTHING
+     workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes,
+     queue_name, priority, deduplication_id,
+     queue_partition_key, delay_until_epoch_ms, schedule_name)
+  SELECT w, s, n, cn, gn, z, ct, ot, x, v, ai, a, r, "to", dl, u, ro, ar, at::jsonb,
+         q, COALESCE(pr, 0), dd, pk, du, sn
+  FROM input ORDER BY w
+  ON CONFLICT DO NOTHING
   RETURNING workflow_uuid, creator_xid
 )
 INSERT INTO {schema}.workflow_input (workflow_uuid, inputs, retention_timestamp)
@@ -36,7 +43,8 @@ ON CONFLICT (workflow_uuid) DO NOTHING;
 WITH input AS MATERIALIZED (
   SELECT * FROM json_to_recordset($1::json)
     AS r (w text, s text, n text, cn text, gn text, "in" text, z text, ct text, ot text, x text, v text, ai text,
-          a text, r int8, "to" int8, dl int8, u text, ro text, ar text, at text, p text, pt text, i int4)
+          a text, r int8, "to" int8, dl int8, u text, ro text, ar text, at text, p text, pt text, i int4,
+          q text, pr int4, dd text, pk text, du int8, sn text)
   ORDER BY p, w
 ), inputs AS MATERIALIZED (
   SELECT jsonb_object_agg(ct, "in") AS by_token FROM input
@@ -45,8 +53,10 @@ WITH input AS MATERIALIZED (
     (workflow_uuid, status, name, class_name, config_name, serialization, creator_xid, owner_xid, executor_id,
      application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
      workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes,
-     parent_workflow_id)
-  SELECT w, s, n, cn, gn, z, ct, ot, x, v, ai, a, r, "to", dl, u, ro, ar, at::jsonb, p
+     parent_workflow_id, queue_name, priority, deduplication_id,
+     queue_partition_key, delay_until_epoch_ms, schedule_name)
+  SELECT w, s, n, cn, gn, z, ct, ot, x, v, ai, a, r, "to", dl, u, ro, ar, at::jsonb, p,
+         q, COALESCE(pr, 0), dd, pk, du, sn
   FROM input
   CROSS JOIN LATERAL (
     SELECT owner_xid FROM {schema}.workflow_status WHERE workflow_uuid = input.p FOR NO KEY UPDATE
@@ -54,7 +64,7 @@ WITH input AS MATERIALIZED (
   WHERE owned.owner_xid = input.pt AND NOT EXISTS (
     SELECT FROM {schema}.operation_outputs WHERE workflow_uuid = input.p AND function_id = input.i OFFSET 0
   )
-  ON CONFLICT (workflow_uuid) DO NOTHING
+  ON CONFLICT DO NOTHING
   RETURNING workflow_uuid, creator_xid
 )
 INSERT INTO {schema}.workflow_input (workflow_uuid, inputs, retention_timestamp)
@@ -148,41 +158,12 @@ WHERE status = 'PENDING' AND executor_id = $3::text AND application_version = $4
   AND (application_name = $5::text OR application_name IS NULL) AND $2::int8 IS NOT NULL
 RETURNING workflow_uuid;
 
--- name: claim_workflows
--- Take up to $8 waiting workflows of queue $1 for this executor, and give back all that running them needs. $2 now,
--- $3 the token of this claim, $4 executor, $5 version, $6 application, $7 whether the version is the latest (takes
--- rows without a version). Rows locked by another claimer are passed over.
-WITH candidates AS MATERIALIZED (
-  SELECT workflow_uuid FROM {schema}.workflow_status
-  WHERE queue_name = $1::text AND status = 'ENQUEUED'
-    AND (application_name = $6::text OR application_name IS NULL)
-    AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean))
-  ORDER BY priority, created_at, workflow_uuid
-  LIMIT $8::int8
-  FOR UPDATE SKIP LOCKED
-)
-UPDATE {schema}.workflow_status AS w
-SET status = 'PENDING', owner_xid = $3::text, executor_id = $4::text, application_version = $5::text,
-    application_name = $6::text, started_at_epoch_ms = (EXTRACT(epoch FROM now()) * 1000.0)::bigint,
-    updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint,
-    recovery_attempts = COALESCE(recovery_attempts, 0) + 1, rate_limited = FALSE,
-    workflow_deadline_epoch_ms = COALESCE(
-      workflow_deadline_epoch_ms,
-      CASE WHEN workflow_timeout_ms > 9223372036854775807 - $2::int8 THEN 9223372036854775807
-           ELSE $2::int8 + workflow_timeout_ms END)
-FROM candidates
-WHERE w.workflow_uuid = candidates.workflow_uuid AND w.status = 'ENQUEUED'
-RETURNING w.workflow_uuid, w.status, w.name, w.class_name, w.config_name, w.owner_xid,
-  COALESCE((SELECT i.inputs FROM {schema}.workflow_input AS i WHERE i.workflow_uuid = w.workflow_uuid), w.inputs),
-  w.serialization, w.recovery_attempts, w.workflow_deadline_epoch_ms, w.authenticated_user,
-  w.authenticated_roles, w.attributes::text, w.queue_name, w.priority, w.created_at;
-
 -- name: find_claimed
 -- The workflows that the claim with token $1 took: asked only when the answer to a claim was lost.
 SELECT w.workflow_uuid, w.status, w.name, w.class_name, w.config_name, w.owner_xid,
   COALESCE((SELECT i.inputs FROM {schema}.workflow_input AS i WHERE i.workflow_uuid = w.workflow_uuid), w.inputs),
   w.serialization, w.recovery_attempts, w.workflow_deadline_epoch_ms, w.authenticated_user,
-  w.authenticated_roles, w.attributes::text, w.queue_name, w.priority, w.created_at
+  w.authenticated_roles, w.attributes::text, w.queue_name, w.queue_partition_key, w.priority, w.created_at
 FROM {schema}.workflow_status AS w WHERE w.status = 'PENDING' AND w.owner_xid = $1::text;
 
 -- name: count_waiting_elsewhere

@@ -2,6 +2,8 @@
 -- instance, in inputs, z serialization, ct creator token, ot owner token, x executor, v version, ai application id,
 -- a application, r recovery attempts, to timeout, dl deadline, u user, ro roles, ar assumed role, at attributes;
 -- of a child start also p parent, pt its owner token, i step id, b began, f finished, rj reject an existing one.
+-- of a workflow that waits on a queue also q queue, pr priority, dd deduplication id, pk partition key, du delayed
+-- until, sn schedule.
 -- Every time is supplied by the process (?2): the defaults frozen into an old file may have second precision.
 
 -- name: start_workflows
@@ -11,14 +13,17 @@ INSERT INTO workflow_status
   (workflow_uuid, status, name, class_name, config_name, serialization, creator_xid, owner_xid, executor_id,
    application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
    workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes,
-   created_at, updated_at)
+   queue_name, priority, deduplication_id, queue_partition_key,
+   delay_until_epoch_ms, schedule_name, created_at, updated_at)
 SELECT json_extract(r.value, '$.w'), json_extract(r.value, '$.s'), json_extract(r.value, '$.n'), json_extract(r.value, '$.cn'), json_extract(r.value, '$.gn'),
        json_extract(r.value, '$.z'), json_extract(r.value, '$.ct'), json_extract(r.value, '$.ot'), json_extract(r.value, '$.x'), json_extract(r.value, '$.v'),
        json_extract(r.value, '$.ai'), json_extract(r.value, '$.a'), json_extract(r.value, '$.r'), json_extract(r.value, '$.to'), json_extract(r.value, '$.dl'),
-       json_extract(r.value, '$.u'), json_extract(r.value, '$.ro'), json_extract(r.value, '$.ar'), json_extract(r.value, '$.at'), ?2, ?2
+       json_extract(r.value, '$.u'), json_extract(r.value, '$.ro'), json_extract(r.value, '$.ar'), json_extract(r.value, '$.at'),
+       json_extract(r.value, '$.q'), COALESCE(json_extract(r.value, '$.pr'), 0), json_extract(r.value, '$.dd'), json_extract(r.value, '$.pk'), json_extract(r.value, '$.du'), json_extract(r.value, '$.sn'),
+       ?2, ?2
 FROM json_each(?1) AS r
 WHERE TRUE
-ON CONFLICT (workflow_uuid) DO NOTHING;
+ON CONFLICT DO NOTHING;
 INSERT INTO workflow_input (workflow_uuid, inputs, retention_timestamp)
 SELECT w.workflow_uuid, json_extract(r.value, '$.in'), ?2
 FROM json_each(?1) AS r
@@ -33,18 +38,20 @@ INSERT INTO workflow_status
   (workflow_uuid, status, name, class_name, config_name, serialization, creator_xid, owner_xid, executor_id,
    application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
    workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes,
-   parent_workflow_id, created_at, updated_at)
+   parent_workflow_id, queue_name, priority, deduplication_id, queue_partition_key,
+   delay_until_epoch_ms, schedule_name, created_at, updated_at)
 SELECT json_extract(r.value, '$.w'), json_extract(r.value, '$.s'), json_extract(r.value, '$.n'), json_extract(r.value, '$.cn'), json_extract(r.value, '$.gn'),
        json_extract(r.value, '$.z'), json_extract(r.value, '$.ct'), json_extract(r.value, '$.ot'), json_extract(r.value, '$.x'), json_extract(r.value, '$.v'),
        json_extract(r.value, '$.ai'), json_extract(r.value, '$.a'), json_extract(r.value, '$.r'), json_extract(r.value, '$.to'), json_extract(r.value, '$.dl'),
        json_extract(r.value, '$.u'), json_extract(r.value, '$.ro'), json_extract(r.value, '$.ar'), json_extract(r.value, '$.at'),
-       p.workflow_uuid, ?2, ?2
+       p.workflow_uuid, json_extract(r.value, '$.q'), COALESCE(json_extract(r.value, '$.pr'), 0), json_extract(r.value, '$.dd'), json_extract(r.value, '$.pk'), json_extract(r.value, '$.du'), json_extract(r.value, '$.sn'),
+       ?2, ?2
 FROM json_each(?1) AS r
 JOIN workflow_status AS p ON p.workflow_uuid = json_extract(r.value, '$.p') AND p.owner_xid = json_extract(r.value, '$.pt')
 WHERE NOT EXISTS (
   SELECT 1 FROM operation_outputs AS o
   WHERE o.workflow_uuid = p.workflow_uuid AND o.function_id = json_extract(r.value, '$.i'))
-ON CONFLICT (workflow_uuid) DO NOTHING;
+ON CONFLICT DO NOTHING;
 INSERT INTO workflow_input (workflow_uuid, inputs, retention_timestamp)
 SELECT w.workflow_uuid, json_extract(r.value, '$.in'), ?2
 FROM json_each(?1) AS r
@@ -124,35 +131,12 @@ WHERE status = 'PENDING' AND executor_id = ?3 AND application_version = ?4
   AND (application_name = ?5 OR application_name IS NULL)
 RETURNING workflow_uuid;
 
--- name: claim_workflows
--- Take up to ?8 waiting workflows of queue ?1 for this executor, and give back all that running them needs. ?2 now, ?3 the token of this claim, ?4 executor,
--- ?5 version, ?6 application, ?7 whether the version is the latest (takes rows without a version).
-UPDATE workflow_status
-SET status = 'PENDING', owner_xid = ?3, executor_id = ?4, application_version = ?5, application_name = ?6,
-    started_at_epoch_ms = ?2, updated_at = ?2, recovery_attempts = COALESCE(recovery_attempts, 0) + 1,
-    rate_limited = FALSE,
-    workflow_deadline_epoch_ms = COALESCE(
-      workflow_deadline_epoch_ms,
-      CASE WHEN workflow_timeout_ms > 9223372036854775807 - ?2 THEN 9223372036854775807
-           ELSE ?2 + workflow_timeout_ms END)
-WHERE workflow_uuid IN (
-  SELECT workflow_uuid FROM workflow_status
-  WHERE queue_name = ?1 AND status = 'ENQUEUED' AND status IN ('ENQUEUED', 'PENDING')
-    AND (application_name = ?6 OR application_name IS NULL)
-    AND (application_version = ?5 OR (application_version IS NULL AND ?7))
-  ORDER BY priority, created_at, workflow_uuid
-  LIMIT ?8)
-RETURNING workflow_uuid, status, name, class_name, config_name, owner_xid,
-  COALESCE((SELECT i.inputs FROM workflow_input AS i WHERE i.workflow_uuid = workflow_status.workflow_uuid), inputs),
-  serialization, recovery_attempts, workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, attributes,
-  queue_name, priority, created_at;
-
 -- name: find_claimed
 -- The workflows that the claim with token ?1 took: asked only when the answer to a claim was lost.
 SELECT workflow_uuid, status, name, class_name, config_name, owner_xid,
   COALESCE((SELECT i.inputs FROM workflow_input AS i WHERE i.workflow_uuid = workflow_status.workflow_uuid), inputs),
   serialization, recovery_attempts, workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, attributes,
-  queue_name, priority, created_at
+  queue_name, queue_partition_key, priority, created_at
 FROM workflow_status WHERE status = 'PENDING' AND owner_xid = ?1;
 
 -- name: count_waiting_elsewhere

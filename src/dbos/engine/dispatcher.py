@@ -1,0 +1,226 @@
+"""The dispatcher: claims waiting workflows from all queues of this process, within their limits, and starts them.
+
+One loop serves every queue. A queue is looked at when something may have become startable: a workflow was enqueued
+(by this process, or by another one that said so), one of its workflows ended, the window of its rate limit moved on.
+Once per interval a single statement asks for all queues together whether anything waits, which is the safety net.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ..ids import new_id
+from ..types import INTERNAL_QUEUE_NAME, Claim, ClaimedWorkflow, QueueConfig
+from .execution import STEP_WINDOW
+from .services import Service
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+# Workflows taken by one claim: enough to fill a batch of the journal, few enough that others get their share.
+CLAIM_SIZE = 250
+# With so many workflows from queues running here, only one claim per turn and queue is made, so that a process without
+# limits leaves work to others. Not none, since those that run may wait for others in the queue.
+ENOUGH_RUNNING = 1000
+# How often the configurations of all queues are read.
+CONFIGURATION_MS = 1000
+
+INTERNAL_QUEUE = QueueConfig(INTERNAL_QUEUE_NAME)
+
+
+class Dispatcher(Service):
+    """Claims waiting workflows and starts them."""
+
+    name = "dispatcher"
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        # The names given to `listen_queues`; None is every queue of the application.
+        self.listens_to: frozenset[str] | None = None
+        self._lock = threading.RLock()
+        self._queues: dict[str, QueueConfig] = {INTERNAL_QUEUE_NAME: INTERNAL_QUEUE}
+        # Queues to look at in the next turn.
+        self._due: set[str] = {INTERNAL_QUEUE_NAME}
+        # Queues on which more may wait than their limits, or this process, let start.
+        self._held_back: set[str] = set()
+        # When the rate limit of a queue lets the next one start.
+        self._windows_ms: dict[str, int] = {}
+        # What runs here, by queue and partition.
+        self._running: dict[str, dict[str | None, int]] = {}
+        self._configured_at_ms = 0
+        self._looked_at_ms = 0
+        # Of a claim whose answer was lost.
+        self._token: str | None = None
+
+    # --- what has happened
+
+    @property
+    def serves_queues(self) -> bool:
+        """Whether this process takes work from other queues than the internal one."""
+        return len(self._queues) > 1
+
+    def note_queued(self, queue_names: Iterable[str]) -> None:
+        """Something waits on these queues."""
+        with self._lock:
+            self._due.update(queue_names)
+        self.wake()
+
+    def note_began(self, queue_name: str, partition_key: str | None) -> None:
+        """A workflow claimed from the queue takes its place."""
+        with self._lock:
+            partitions = self._running.setdefault(queue_name, {})
+            partitions[partition_key] = partitions.get(partition_key, 0) + 1
+
+    def note_ended(self, queue_name: str, partition_key: str | None) -> None:
+        """A workflow claimed from the queue has given up its place, and its slot in this process."""
+        with self._lock:
+            partitions = self._running[queue_name]
+            partitions[partition_key] -= 1
+            if not partitions[partition_key]:
+                del partitions[partition_key]
+            if not self._held_back:
+                return
+            self._due |= self._held_back
+        self.wake()
+
+    def note_freed_elsewhere(self) -> None:
+        """Another process has finished something: limits that are shared may have room."""
+        with self._lock:
+            held_back = {name for name in self._held_back if self._queues[name].has_shared_limits}
+            if not held_back:
+                return
+            self._due |= held_back
+        self.wake()
+
+    def look_now(self) -> None:
+        """Something changed in the database: ask which queues have something waiting."""
+        self._looked_at_ms = 0
+        self.wake()
+
+    def read_configuration_now(self) -> None:
+        """This process has registered, changed or deleted a queue."""
+        self._configured_at_ms = 0
+        self.wake()
+
+    # --- the loop
+
+    def run_once(self) -> float:
+        engine = self.engine
+        if self._token is not None:
+            # The answer to a claim was lost; it may have taken workflows, which nobody else will start.
+            self._start(engine.store.find_claimed(self._token))
+            self._token = None
+        now_ms = engine.clock.now_ms()
+        if now_ms - self._configured_at_ms >= CONFIGURATION_MS:
+            self._configured_at_ms = now_ms
+            self._read_configuration()
+        with self._lock:
+            due, self._due = self._due & self._queues.keys(), set()
+            due |= {name for name, window_ms in self._windows_ms.items() if window_ms <= now_ms}
+            queues = dict(self._queues)
+        interval_ms = int(1000 * min(queue.polling_interval_seconds for queue in queues.values()))
+        if now_ms - self._looked_at_ms >= interval_ms:
+            self._looked_at_ms = now_ms
+            due.update(engine.store.find_waiting_queues(list(queues), engine.settings.name))
+        try:
+            while due and not self._stopping:
+                name = min(due)
+                self._serve(queues[name])
+                due.remove(name)
+        finally:
+            # What the database did not answer about is looked at again.
+            with self._lock:
+                self._due |= due
+        with self._lock:
+            next_ms = min(
+                self._looked_at_ms + interval_ms, self._configured_at_ms + CONFIGURATION_MS, *self._windows_ms.values()
+            )
+        return max(0.0, (next_ms - engine.clock.now_ms()) / 1000)
+
+    def _read_configuration(self) -> None:
+        engine = self.engine
+        queues = {queue.name: queue for queue in engine.store.list_queues([engine.settings.name])}
+        if self.listens_to is not None:
+            queues = {name: queue for name, queue in queues.items() if name in self.listens_to}
+        queues[INTERNAL_QUEUE_NAME] = INTERNAL_QUEUE
+        with self._lock:
+            served = self.serves_queues
+            self._due.update(name for name, queue in queues.items() if self._queues.get(name) != queue)
+            self._queues = queues
+            self._held_back &= queues.keys()
+            self._windows_ms = {name: at_ms for name, at_ms in self._windows_ms.items() if name in queues}
+        if self.serves_queues and not served:
+            engine.watcher.wake()
+
+    def _serve(self, queue: QueueConfig) -> None:
+        """Claim and start as much of the queue as may run here."""
+        with self._lock:
+            self._held_back.discard(queue.name)
+            self._windows_ms.pop(queue.name, None)
+        while not self._stopping:
+            limit = self._room(queue)
+            if limit <= 0:
+                break
+            claimed = self._claim(queue, limit)
+            self._start(claimed)
+            if len(claimed) < limit:
+                if queue.has_shared_limits or queue.is_partitioned:
+                    # Nothing more, or no room in the limits: the claim does not tell which.
+                    break
+                return
+            if self._enough_running():
+                break
+        self._hold_back(queue)
+
+    def _hold_back(self, queue: QueueConfig) -> None:
+        window_ms = None
+        if queue.rate_limit is not None:
+            window_ms = self.engine.store.find_rate_window(queue, self.engine.settings.name)
+        with self._lock:
+            self._held_back.add(queue.name)
+            if window_ms is not None and window_ms > self.engine.clock.now_ms():
+                self._windows_ms[queue.name] = window_ms
+
+    def _room(self, queue: QueueConfig) -> int:
+        """How many more workflows of the queue may start in this process."""
+        room = CLAIM_SIZE
+        free = self.engine.workers.free_slots()
+        if free is not None:
+            room = min(room, free)
+        if queue.worker_concurrency is not None:
+            with self._lock:
+                running = sum(self._running.get(queue.name, {}).values())
+            room = min(room, queue.worker_concurrency - running)
+        return room
+
+    def _enough_running(self) -> bool:
+        with self._lock:
+            return sum(sum(partitions.values()) for partitions in self._running.values()) >= ENOUGH_RUNNING
+
+    def _claim(self, queue: QueueConfig, limit: int) -> list[ClaimedWorkflow]:
+        engine = self.engine
+        self._token = new_id()
+        claim = Claim(
+            self._token,
+            engine.executor_id,
+            engine.application_version,
+            engine.settings.name,
+            engine.is_latest_version(),
+            limit,
+            # What is recovered is claimed even if its function is missing here, and reported then.
+            None if queue is INTERNAL_QUEUE else tuple(engine.registry.workflows),
+        )
+        with self._lock:
+            running = {key: count for key, count in self._running.get(queue.name, {}).items() if key is not None}
+        claimed = engine.store.claim_workflows(queue, claim, engine.clock.now_ms(), running)
+        self._token = None
+        return claimed
+
+    def _start(self, claimed: list[ClaimedWorkflow]) -> None:
+        if not claimed:
+            return
+        ids = [workflow.workflow_id for workflow in claimed]
+        recorded = self.engine.drivers.read(lambda store: store.load_steps(ids, 0, STEP_WINDOW))
+        self.engine.dispatch(claimed, recorded)

@@ -1,0 +1,157 @@
+"""Enqueueing: write a new workflow that waits on a queue, for any process that serves it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..error import DBOSException
+from ..ids import new_id
+from ..records import QueuePlace, WorkflowStarted
+from ..serialization import WorkflowSerializationFormat, explain
+from .context import Context, Options, current_context
+from .execution import Execution
+from .plans import Plan
+from .starting import Target, check_record, create_plan, start_record
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTarget:
+    """A workflow by name, with what it is called with: its function need not exist in this process."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    class_name: str | None = None
+    config_name: str | None = None
+    serialization_type: WorkflowSerializationFormat | None = None
+    application_name: str | None = None
+
+
+def enqueue_plan(engine: Engine, queue_name: str, target: Target) -> Plan[str]:
+    """Enqueue a registered workflow with the ambient options; the id of the workflow that waits."""
+    options = (current_context() or Context()).options
+
+    def make_record(workflow_id: str, context: Context, parent: Execution | None) -> WorkflowStarted:
+        record, _ = start_record(engine, target, workflow_id, context, parent)
+        return _waiting(record, queue_name, options)
+
+    return (yield from _enqueue(engine, target.info.name, make_record, options, None, False))
+
+
+def enqueue_named_plan(
+    engine: Engine,
+    queue_name: str,
+    target: NamedTarget,
+    options: Options,
+    *,
+    workflow_id: str | None,
+    reject: bool,
+    roles: tuple[str | None, list[str] | None] | None,
+) -> Plan[str]:
+    """Enqueue a workflow by name; `options` are complete, `roles` the user and roles if they are not ambient."""
+    payloads = engine.payloads
+    format_name = payloads.format_for(target.serialization_type)
+
+    def make_record(workflow_id: str, context: Context, parent: Execution | None) -> WorkflowStarted:
+        try:
+            inputs = payloads.encode_arguments(target.args, target.kwargs, format_name)
+        except Exception as error:
+            raise explain(error, f"the arguments of workflow {target.name!r} (id {workflow_id})") from error
+        identity = context.identity
+        user, user_roles = (identity.user, identity.roles) if roles is None else roles
+        timeout = options.timeout
+        record = WorkflowStarted(
+            workflow_id=workflow_id,
+            status="ENQUEUED",
+            name=target.name,
+            class_name=target.class_name,
+            config_name=target.config_name,
+            inputs=inputs,
+            serialization=format_name,
+            creator_token=new_id(),
+            owner_token=None,
+            executor_id=None,
+            application_version=options.app_version,
+            application_id=os.environ.get("DBOS__APPID", ""),
+            application_name=target.application_name or engine.settings.name,
+            recovery_attempts=0,
+            timeout_ms=None if timeout is None else timeout.milliseconds,
+            deadline_ms=parent.deadline_ms if parent is not None and timeout is None else None,
+            authenticated_user=user,
+            authenticated_roles=json.dumps(user_roles) if user_roles else None,
+            assumed_role=identity.assumed_role if roles is None else None,
+            attributes=json.dumps(options.attributes) if options.attributes else None,
+        )
+        return _waiting(record, queue_name, options)
+
+    return (yield from _enqueue(engine, target.name, make_record, options, workflow_id, reject))
+
+
+def _enqueue(
+    engine: Engine, name: str, make_record: Any, options: Options, workflow_id: str | None, reject: bool
+) -> Plan[str]:
+    created = yield from create_plan(
+        engine,
+        name,
+        make_record,
+        workflow_id=workflow_id,
+        reject=reject,
+        attach_to_holder=options.duplication_policy == "return-existing",
+    )
+    record = created.record
+    if record is not None:
+        assert record.queue is not None
+        if record.queue.delay_until_ms is not None:
+            engine.delays.add(record.queue.delay_until_ms)
+        else:
+            engine.dispatcher.note_queued([record.queue.queue_name])
+    return created.workflow_id
+
+
+def _waiting(record: WorkflowStarted, queue_name: str, options: Options) -> WorkflowStarted:
+    """Turn the record of a start into that of a workflow on a queue."""
+    record.status = "ENQUEUED" if options.delay_until_epoch_ms is None else "DELAYED"
+    record.owner_token = None
+    record.recovery_attempts = 0
+    if options.timeout is not None:
+        # The time in the queue does not count: the claim makes the deadline.
+        record.deadline_ms = None
+    record.queue = QueuePlace(
+        queue_name,
+        priority=options.priority or 0,
+        deduplication_id=options.deduplication_id,
+        partition_key=options.queue_partition_key,
+        delay_until_ms=options.delay_until_epoch_ms,
+    )
+    check_record(record)
+    return record
+
+
+def check_options(options: Options | Mapping[str, Any]) -> None:
+    """Refuse combinations of enqueue options that have no meaning; DBOSException, before anything is written."""
+    given = (
+        options
+        if isinstance(options, Mapping)
+        else {
+            "deduplication_id": options.deduplication_id,
+            "duplication_policy": options.duplication_policy,
+            "queue_partition_key": options.queue_partition_key,
+        }
+    )
+    policy = given.get("duplication_policy")
+    if policy not in (None, "reject", "return-existing"):
+        raise DBOSException(f"duplication_policy must be 'reject' or 'return-existing', not {policy!r}")
+    if policy == "return-existing" and given.get("deduplication_id") is None:
+        raise DBOSException("duplication_policy 'return-existing' needs a deduplication_id")
+    if given.get("deduplication_id") and given.get("queue_partition_key"):
+        raise DBOSException(
+            f"A deduplication id ({given['deduplication_id']!r}) cannot be used together with a queue partition key "
+            f"({given['queue_partition_key']!r})"
+        )

@@ -1,0 +1,115 @@
+"""Queues on any SQL database: configuration, claims, delays (see `store.Store`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..types import Claim, ClaimedWorkflow, QueueConfig
+from .rows import from_queue, to_claimed, to_queue
+
+if TYPE_CHECKING:
+    from .database import Connections, Row
+
+
+class QueueOperations:
+    """The part of the store that is about queues."""
+
+    _db: Connections
+
+    # --- claims
+
+    def claim_workflows(
+        self, queue: QueueConfig, claim: Claim, now_ms: int, running: Mapping[str, int] | None = None
+    ) -> list[ClaimedWorkflow]:
+        rate, names = queue.rate_limit, claim.function_names
+        parameters: Row = (
+            queue.name,
+            now_ms,
+            claim.token,
+            claim.executor_id,
+            claim.application_version,
+            claim.application_name,
+            claim.is_latest,
+            claim.limit,
+            None if names is None else json.dumps(list(names)),
+            queue.global_concurrency,
+            None if rate is None else rate.limit,
+            None if rate is None else int(rate.period_seconds * 1000),
+            queue.is_rate_limited,
+        )
+        name = "claim_workflows"
+        if queue.is_partitioned:
+            name = "claim_partitions"
+            rate = queue.partition_rate_limit
+            parameters += (
+                queue.partition_concurrency,
+                queue.partition_worker_concurrency,
+                json.dumps(dict(running or {})),
+                None if rate is None else rate.limit,
+                None if rate is None else int(rate.period_seconds * 1000),
+            )
+        return _claimed(self._db.claim(name, parameters, queue.name if queue.has_shared_limits else None))
+
+    def find_claimed(self, token: str) -> list[ClaimedWorkflow]:
+        return _claimed(self._db.read("find_claimed", (token,)))
+
+    def find_rate_window(self, queue: QueueConfig, application_name: str) -> int | None:
+        rate = queue.rate_limit
+        if rate is None or rate.limit < 1:
+            return None
+        rows = self._db.read("find_rate_window", (queue.name, application_name, rate.limit))
+        return rows[0][0] + int(rate.period_seconds * 1000) if rows and rows[0][0] is not None else None
+
+    def find_waiting_queues(self, queue_names: Sequence[str], application_name: str) -> list[str]:
+        names = json.dumps(list(queue_names))
+        return [row[0] for row in self._db.read("find_waiting_queues", (names, application_name))]
+
+    def find_holder(self, queue_name: str, deduplication_id: str) -> str | None:
+        rows = self._db.read("find_holder", (queue_name, deduplication_id))
+        return rows[0][0] if rows else None
+
+    # --- delays
+
+    def promote_delayed(self, application_name: str, now_ms: int) -> list[str]:
+        promoted = [row[0] for row in self._db.write("promote_delayed", (application_name, now_ms))]
+        if promoted:
+            self._db.announce("queued", sorted(set(promoted)))
+        return promoted
+
+    def find_next_delayed(self, application_name: str) -> int | None:
+        due_ms: int | None = self._db.read("find_next_delayed", (application_name,))[0][0]
+        return due_ms
+
+    def set_workflow_delay(self, workflow_id: str, delay_until_ms: int, now_ms: int) -> bool:
+        return bool(self._db.write("set_workflow_delay", (workflow_id, delay_until_ms, now_ms)))
+
+    # --- configuration
+
+    def register_queue(self, queue: QueueConfig, now_ms: int, *, overwrite: bool) -> QueueConfig:
+        while True:
+            self._db.write("register_queue", (*from_queue(queue, now_ms), overwrite))
+            found = self.find_queue(queue.name)
+            # Deleted in between: once more.
+            if found is not None:
+                return found
+
+    def update_queue(self, queue: QueueConfig, now_ms: int) -> bool:
+        return bool(self._db.write("update_queue", (*from_queue(queue, now_ms), queue.updated_at_ms)))
+
+    def find_queue(self, name: str) -> QueueConfig | None:
+        rows = self._db.read("find_queue", (name,))
+        return to_queue(rows[0]) if rows else None
+
+    def list_queues(self, application_names: Sequence[str] | None) -> list[QueueConfig]:
+        names = None if application_names is None else json.dumps(list(application_names))
+        return [to_queue(row) for row in self._db.read("list_queues", (names,))]
+
+    def delete_queue(self, name: str) -> None:
+        self._db.write("delete_queue", (name,))
+
+
+def _claimed(rows: list[Row]) -> list[ClaimedWorkflow]:
+    """Claim order is priority, age, id (05: total order), the last columns of the row."""
+    return [to_claimed(row) for row in sorted(rows, key=lambda row: (row[15], row[16], row[0]))]

@@ -1,0 +1,198 @@
+-- Queues: their configuration, and claims within their limits.
+
+-- Parameters of a configuration: $1 name, $2 application, $3 global concurrency, $4 worker concurrency, $5 and $6 rate
+-- limit and its period, $7 partition concurrency, $8 partition worker concurrency, $9 and $10 partition rate limit and
+-- its period, $11 polling interval, $12 partitioned, $13 now.
+
+-- name: register_queue
+-- Insert, or overwrite when $14 and nobody else owns the queue. A queue without owner gets the registrar.
+INSERT INTO {schema}.queues AS known
+  (name, application_name, concurrency, worker_concurrency, rate_limit_max, rate_limit_period_sec, partition_concurrency,
+   partition_worker_concurrency, partition_rate_limit_max, partition_rate_limit_period_sec, polling_interval_sec,
+   partition_queue, updated_at, priority_enabled)
+VALUES ($1::text, $2::text, $3::int4, $4::int4, $5::int4, $6::float8, $7::int4, $8::int4, $9::int4, $10::float8,
+        $11::float8, $12::boolean, $13::int8, TRUE)
+ON CONFLICT (name) DO UPDATE
+SET application_name = COALESCE(known.application_name, excluded.application_name),
+    concurrency = excluded.concurrency, worker_concurrency = excluded.worker_concurrency,
+    rate_limit_max = excluded.rate_limit_max, rate_limit_period_sec = excluded.rate_limit_period_sec,
+    partition_concurrency = excluded.partition_concurrency,
+    partition_worker_concurrency = excluded.partition_worker_concurrency,
+    partition_rate_limit_max = excluded.partition_rate_limit_max,
+    partition_rate_limit_period_sec = excluded.partition_rate_limit_period_sec,
+    polling_interval_sec = excluded.polling_interval_sec, partition_queue = excluded.partition_queue,
+    updated_at = GREATEST(excluded.updated_at, known.updated_at + 1), priority_enabled = TRUE
+WHERE $14::boolean AND (known.application_name IS NULL OR excluded.application_name IS NULL
+                        OR known.application_name = excluded.application_name);
+
+-- name: update_queue
+-- Change a configuration that is still the one that was read ($14, its updated_at).
+UPDATE {schema}.queues
+SET application_name = COALESCE(application_name, $2::text), concurrency = $3::int4, worker_concurrency = $4::int4,
+    rate_limit_max = $5::int4, rate_limit_period_sec = $6::float8, partition_concurrency = $7::int4,
+    partition_worker_concurrency = $8::int4, partition_rate_limit_max = $9::int4,
+    partition_rate_limit_period_sec = $10::float8, polling_interval_sec = $11::float8, partition_queue = $12::boolean,
+    updated_at = GREATEST($13::int8, updated_at + 1)
+WHERE name = $1::text AND updated_at = $14::int8
+RETURNING name;
+
+-- name: find_queue
+SELECT name, application_name, concurrency, worker_concurrency, rate_limit_max, rate_limit_period_sec, partition_concurrency,
+       partition_worker_concurrency, partition_rate_limit_max, partition_rate_limit_period_sec, polling_interval_sec,
+       updated_at
+FROM {schema}.queues WHERE name = $1::text;
+
+-- name: list_queues
+-- Of the applications in $1 (a JSON array) and of none; of all applications when $1 is NULL.
+SELECT name, application_name, concurrency, worker_concurrency, rate_limit_max, rate_limit_period_sec, partition_concurrency,
+       partition_worker_concurrency, partition_rate_limit_max, partition_rate_limit_period_sec, polling_interval_sec,
+       updated_at
+FROM {schema}.queues
+WHERE $1::text IS NULL OR application_name IS NULL
+   OR application_name = ANY (ARRAY(SELECT json_array_elements_text($1::json)))
+ORDER BY name;
+
+-- name: delete_queue
+DELETE FROM {schema}.queues WHERE name = $1::text;
+
+-- name: find_holder
+-- Who holds deduplication id $2 of queue $1.
+SELECT workflow_uuid FROM {schema}.workflow_status WHERE queue_name = $1::text AND deduplication_id = $2::text;
+
+-- name: find_waiting_queues
+-- Which of the queues in $1 (a JSON array of names) have something waiting for application $2.
+SELECT q.name
+FROM json_array_elements_text($1::json) AS q (name)
+WHERE EXISTS (
+  SELECT FROM {schema}.workflow_status
+  WHERE queue_name = q.name AND status = 'ENQUEUED' AND (application_name = $2::text OR application_name IS NULL));
+
+-- name: promote_delayed
+-- Make the delayed workflows of application $1 that are due at $2 ENQUEUED; the queues they wait on.
+UPDATE {schema}.workflow_status
+SET status = 'ENQUEUED', deduplication_id = CASE WHEN is_debounced THEN NULL ELSE deduplication_id END
+WHERE workflow_uuid IN (
+  SELECT workflow_uuid FROM {schema}.workflow_status
+  WHERE status = 'DELAYED' AND delay_until_epoch_ms <= $2::int8
+    AND (application_name = $1::text OR application_name IS NULL)
+  ORDER BY delay_until_epoch_ms
+  LIMIT 1000
+  FOR UPDATE SKIP LOCKED) AND status = 'DELAYED'
+RETURNING queue_name;
+
+-- name: find_next_delayed
+SELECT min(delay_until_epoch_ms) FROM {schema}.workflow_status
+WHERE status = 'DELAYED' AND (application_name = $1::text OR application_name IS NULL);
+
+-- name: set_workflow_delay
+UPDATE {schema}.workflow_status
+SET delay_until_epoch_ms = $2::int8, updated_at = $3::int8
+WHERE workflow_uuid = $1::text AND status = 'DELAYED'
+RETURNING workflow_uuid;
+
+-- name: guard_queue
+-- Claims of a queue with shared limits come one after the other, whatever process, version or application makes them:
+-- each counts only what has been claimed. Held until the claim has committed.
+SELECT pg_advisory_xact_lock(hashtextextended('dbos.queue.' || $1::text, 0));
+
+-- Parameters of a claim: $1 queue, $2 now, $3 token of this claim, $4 executor, $5 version, $6 application, $7 whether
+-- the version is the latest (takes rows without a version), $8 how many at most, $9 names of the functions that are
+-- registered here (a JSON array; NULL is any), $10 global concurrency, $11 and $12 rate limit and its period in ms, $13 whether
+-- the queue has a rate limit of either kind.
+
+-- name: claim_workflows
+-- Take waiting workflows for this executor, and give back all that running them needs. Rows locked by another claimer
+-- are passed over. Start times are read after the guard was passed, so that a window of the rate limit is exact.
+WITH clock AS MATERIALIZED (
+  SELECT (EXTRACT(epoch FROM clock_timestamp()) * 1000.0)::int8 AS ms
+), room AS MATERIALIZED (
+  SELECT LEAST(
+    $8::int8,
+    CASE WHEN $10::int8 IS NOT NULL THEN $10::int8 - (
+      SELECT count(*) FROM {schema}.workflow_status
+      WHERE queue_name = $1::text AND status = 'PENDING'
+        AND (application_name = $6::text OR application_name IS NULL)) END,
+    CASE WHEN $11::int8 IS NOT NULL THEN $11::int8 - (
+      SELECT count(*) FROM {schema}.workflow_status
+      WHERE queue_name = $1::text AND rate_limited = TRUE AND status NOT IN ('ENQUEUED', 'DELAYED')
+        AND started_at_epoch_ms > (SELECT ms FROM clock) - $12::int8
+        AND (application_name = $6::text OR application_name IS NULL)) END) AS n
+), candidates AS MATERIALIZED (
+  SELECT workflow_uuid FROM {schema}.workflow_status
+  WHERE queue_name = $1::text AND status = 'ENQUEUED'
+    AND (application_name = $6::text OR application_name IS NULL)
+    AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean))
+    AND ($9::text IS NULL OR name = ANY (ARRAY(SELECT json_array_elements_text($9::json))))
+  ORDER BY priority, created_at, workflow_uuid
+  LIMIT (SELECT GREATEST(n, 0) FROM room)
+  FOR UPDATE SKIP LOCKED
+)
+-- include: parts/claim.sql
+
+-- name: claim_partitions
+-- The same for a partitioned queue, all partitions in one statement: of each up to what its limits leave, the longest
+-- waiting first over all. $14 partition concurrency, $15 partition worker concurrency, $16 what runs here of each
+-- partition (a JSON object), $17 and $18 partition rate limit and its period in ms. The keys are found by going from
+-- one to the next in the index.
+WITH RECURSIVE clock AS MATERIALIZED (
+  SELECT (EXTRACT(epoch FROM clock_timestamp()) * 1000.0)::int8 AS ms
+), room AS MATERIALIZED (
+  SELECT LEAST(
+    $8::int8,
+    CASE WHEN $10::int8 IS NOT NULL THEN $10::int8 - (
+      SELECT count(*) FROM {schema}.workflow_status
+      WHERE queue_name = $1::text AND status = 'PENDING'
+        AND (application_name = $6::text OR application_name IS NULL)) END,
+    CASE WHEN $11::int8 IS NOT NULL THEN $11::int8 - (
+      SELECT count(*) FROM {schema}.workflow_status
+      WHERE queue_name = $1::text AND rate_limited = TRUE AND status NOT IN ('ENQUEUED', 'DELAYED')
+        AND started_at_epoch_ms > (SELECT ms FROM clock) - $12::int8
+        AND (application_name = $6::text OR application_name IS NULL)) END) AS n
+), keys AS (
+  (SELECT queue_partition_key AS key FROM {schema}.workflow_status
+   WHERE queue_name = $1::text AND status = 'ENQUEUED' AND queue_partition_key IS NOT NULL
+   ORDER BY queue_partition_key LIMIT 1)
+  UNION ALL
+  SELECT (SELECT queue_partition_key FROM {schema}.workflow_status
+          WHERE queue_name = $1::text AND status = 'ENQUEUED' AND queue_partition_key > keys.key
+          ORDER BY queue_partition_key LIMIT 1)
+  FROM keys WHERE keys.key IS NOT NULL
+), candidates AS MATERIALIZED (
+  SELECT head.workflow_uuid
+  FROM keys
+  CROSS JOIN LATERAL (
+    SELECT LEAST(
+      $8::int8,
+      CASE WHEN $14::int8 IS NOT NULL THEN $14::int8 - (
+        SELECT count(*) FROM {schema}.workflow_status
+        WHERE queue_name = $1::text AND status = 'PENDING' AND queue_partition_key = keys.key
+          AND (application_name = $6::text OR application_name IS NULL)) END,
+      $15::int8 - COALESCE(($16::json ->> keys.key)::int8, 0),
+      CASE WHEN $17::int8 IS NOT NULL THEN $17::int8 - (
+        SELECT count(*) FROM {schema}.workflow_status
+        WHERE queue_name = $1::text AND rate_limited = TRUE AND status NOT IN ('ENQUEUED', 'DELAYED')
+          AND started_at_epoch_ms > (SELECT ms FROM clock) - $18::int8 AND queue_partition_key = keys.key
+          AND (application_name = $6::text OR application_name IS NULL)) END) AS n
+  ) AS partition_room
+  CROSS JOIN LATERAL (
+    SELECT workflow_uuid, priority, created_at FROM {schema}.workflow_status
+    WHERE queue_name = $1::text AND status = 'ENQUEUED' AND queue_partition_key = keys.key
+      AND (application_name = $6::text OR application_name IS NULL)
+      AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean))
+      AND ($9::text IS NULL OR name = ANY (ARRAY(SELECT json_array_elements_text($9::json))))
+    ORDER BY priority, created_at, workflow_uuid
+    LIMIT GREATEST(partition_room.n, 0)
+  ) AS head
+  WHERE keys.key IS NOT NULL
+  ORDER BY head.priority, head.created_at, head.workflow_uuid
+  LIMIT (SELECT GREATEST(n, 0) FROM room)
+)
+-- include: parts/claim.sql
+
+-- name: find_rate_window
+-- When the rate limit of queue $1 lets the next one start: the start of the $3-th last one, of application $2.
+SELECT started_at_epoch_ms FROM {schema}.workflow_status
+WHERE queue_name = $1::text AND rate_limited = TRUE AND status NOT IN ('ENQUEUED', 'DELAYED')
+  AND (application_name = $2::text OR application_name IS NULL)
+ORDER BY started_at_epoch_ms DESC
+OFFSET $3::int8 - 1 LIMIT 1;
