@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from dbos.records import Answer, ExistingWorkflow, Record, Verdict
+from dbos.storage import postgres
 from dbos.storage.database import SqlStore
 from dbos.storage.store import StoreUnavailable
 from dbos.types import INTERNAL_QUEUE_NAME
@@ -234,6 +235,19 @@ def test_what_happens_in_one_store_is_announced_to_the_other(open_another: OpenA
         assert one.cancel_overdue("test-app", 10) == ["due"]
         assert heard.next() == ("cancelled", ["due"])
         assert heard.nothing_left()
+
+
+@pytest.mark.parametrize("backend", ["postgres"])
+def test_the_first_announcement_of_a_newcomer_is_heard_at_once(
+    open_another: OpenAnother, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be read from the socket together with the answer to a query of the listener's own."""
+    monkeypatch.setattr(postgres, "LISTENERS_LOOK_SECONDS", 3600.0)
+    one, other = open_another(), open_another()
+    other.commit([start("a")])
+    with listening(one) as heard, listening(other):
+        other.commit([finish("a")])
+        assert heard.next() == ("finished", ["a"])
 
 
 @pytest.mark.parametrize("backend", ["postgres"])

@@ -196,15 +196,20 @@ class PostgresConnections:
             self._stop_listening = wake
             selector.register(connection.fileno(), selectors.EVENT_READ)
             selector.register(stop, selectors.EVENT_READ)
+            looked_at = time.monotonic()
             while not self._closed:
-                look = not selector.select(LISTENERS_LOOK_SECONDS)
+                look = False
                 for notification in connection.notifies(timeout=0):
                     if notification.payload == "joined":
                         look = True
                     elif notification.pid not in (own, self._journal_pid):
                         handle(*parse_payload(notification.payload))
-                if look:
+                if look or time.monotonic() - looked_at >= LISTENERS_LOOK_SECONDS:
                     self._look_for_listeners(connection)
+                    looked_at = time.monotonic()
+                    # Notifications may have arrived with the answer: the socket would not tell.
+                    continue
+                selector.select(max(0.0, looked_at + LISTENERS_LOOK_SECONDS - time.monotonic()))
 
     def _look_for_listeners(self, connection: psycopg.Connection[Any]) -> None:
         """Announcing costs every commit something, so it is done only while another process listens."""
