@@ -51,7 +51,7 @@ from .api.options import (
     SetWorkflowTimeout,
     StepOptions,
 )
-from .api.queues import Queue
+from .api.queue import Queue
 from .api.steps import StepReservation
 from .api.validation import make_pydantic_args_validator, pydantic_args_validator
 from .config import DBOSConfig
