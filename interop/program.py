@@ -2,6 +2,7 @@
 
     python program.py <database url> run                    run every workflow to its end
     python program.py <database url> leave                  run those that hold, kill this process in the middle
+    python program.py <database url> enqueue                put workflows on queues, run none of them
     python program.py <database url> finish <id>...         launch, wait for these workflows
     python program.py <database url> read <id>...           say everything the API tells about these workflows
 
@@ -24,6 +25,7 @@ from dbos import (
     DBOSConfiguredInstance,
     DBOSContextSetAuth,
     PortableWorkflowError,
+    SetEnqueueOptions,
     SetWorkflowAttributes,
     SetWorkflowID,
     SetWorkflowTimeout,
@@ -207,6 +209,13 @@ def waits_for_cancelled() -> None:
     DBOS.retrieve_workflow("sleeper").get_result()
 
 
+@DBOS.workflow()
+def enqueues() -> list[str]:
+    first = DBOS.enqueue_workflow("mail", child, 10)
+    second = DBOS.enqueue_workflow_with_options({"workflow_name": child.__qualname__, "queue_name": "mail"}, 11)
+    return [first.workflow_id, second.workflow_id]
+
+
 @DBOS.dbos_class()
 class Shop(DBOSConfiguredInstance):
     def __init__(self, name: str) -> None:
@@ -294,6 +303,48 @@ def run(shop: Shop) -> dict[str, Any]:
     return {workflow_id: outcome(workflow_id) for workflow_id in ids}
 
 
+def enqueue(shop: Shop) -> list[str]:
+    """What every option of an enqueue leaves in the rows."""
+    DBOS.register_queue("mail", global_concurrency=4, worker_concurrency=2, limiter={"limit": 100, "period": 1.5})
+    DBOS.register_queue("parts", partition_concurrency=1, partition_limiter={"limit": 50, "period": 1})
+    with SetWorkflowID("q-plain"):
+        DBOS.enqueue_workflow("mail", child, 5)
+    with SetWorkflowID("q-async"):
+        DBOS.enqueue_workflow("mail", child_async, 6)
+    with SetWorkflowID("q-method"):
+        DBOS.enqueue_workflow("mail", shop.open, "tuesday")
+    with SetWorkflowID("q-step"):
+        DBOS.enqueue_workflow("mail", reserve, "queued")
+    with SetWorkflowID("q-priority"), SetEnqueueOptions(priority=3, deduplication_id="d", app_version="v1"):
+        DBOS.enqueue_workflow("mail", child, 7)
+    with SetWorkflowID("q-delayed"), SetEnqueueOptions(delay_seconds=0.5), SetWorkflowTimeout(1000):
+        DBOS.enqueue_workflow("mail", child, 8)
+    for number in range(3):
+        with SetWorkflowID(f"q-part-{number}"), SetEnqueueOptions(queue_partition_key=f"key {number % 2}"):
+            DBOS.enqueue_workflow("parts", child, number)
+    with SetWorkflowID("q-by-alice"), DBOSContextSetAuth("alice", ["admin"]), SetWorkflowAttributes({"n": [1]}):
+        DBOS.enqueue_workflow("mail", child, 9)
+    options: Any = {
+        "workflow_name": portable.__qualname__,
+        "queue_name": "mail",
+        "workflow_id": "q-named",
+        "serialization_type": WorkflowSerializationFormat.PORTABLE,
+        "priority": 2,
+        "workflow_timeout": 900.0,
+        "authenticated_user": "bob",
+        "authenticated_roles": ["reader"],
+        "attributes": {"a": 1},
+    }
+    DBOS.enqueue_workflow_with_options(options, [1, 2], name="é")
+    with SetWorkflowID("q-parent"):
+        enqueues()
+    return QUEUED_IDS
+
+
+QUEUED_IDS = ["q-plain", "q-async", "q-method", "q-step", "q-priority", "q-delayed", "q-part-0", "q-part-1", "q-part-2"]
+QUEUED_IDS += ["q-by-alice", "q-named", "q-parent-1", "q-parent-2"]
+
+
 def read(ids: list[str]) -> dict[str, Any]:
     """Everything that does not depend on who reads."""
     found: dict[str, Any] = {}
@@ -359,9 +410,13 @@ def main() -> None:
         }
     )
     shop = Shop("north")
+    if ACTION == "enqueue":
+        DBOS.listen_queues([])
     DBOS.launch()
     if ACTION in ("run", "leave"):
         answer: Any = run(shop)
+    elif ACTION == "enqueue":
+        answer = enqueue(shop)
     elif ACTION == "finish":
         answer = {workflow_id: outcome(workflow_id) for workflow_id in IDS}
     else:

@@ -23,10 +23,12 @@ TABLES = {
     "workflow_output": "workflow_uuid",
     "operation_outputs": "workflow_uuid, function_id",
 }
+QUEUES = {"queues": "name"}
 # Different in every run: only whether they are set is compared.
 MASKED = {
     *("created_at", "updated_at", "completed_at", "started_at_epoch_ms", "completed_at_epoch_ms"),
     *("workflow_deadline_epoch_ms", "retention_timestamp", "creator_xid", "owner_xid"),
+    *("delay_until_epoch_ms", "queue_id"),
 }
 # The incumbent stores the name of the class in place of the name that was given to a PortableWorkflowError; we
 # store the given one. Both read both.
@@ -73,7 +75,7 @@ def masked_rows(url: str, table: str) -> list[dict[str, Any]]:
             row["output"] = "a time"
         elif row.get("function_name") == "DBOS.getStatus":
             row["output"] = masked_status(row["output"])
-    return sorted(rows, key=lambda row: [row[column] for column in TABLES[table].split(", ")])
+    return sorted(rows, key=lambda row: [row[column] for column in (TABLES | QUEUES)[table].split(", ")])
 
 
 def masked_status(output: str) -> dict[str, Any]:
@@ -100,9 +102,34 @@ def same_texts(left: list[str], right: list[str]) -> bool:
 def test_the_same_program_leaves_the_same_rows(databases: Databases, ours: Side, incumbent: Side) -> None:
     our_url, their_url = databases.fresh(), databases.fresh()
     same_outcomes(ours.call(our_url, "run")["answer"], incumbent.call(their_url, "run")["answer"])
-    for table in TABLES:
+    same_rows(our_url, their_url, TABLES)
+
+
+def test_the_same_enqueues_leave_the_same_rows(databases: Databases, ours: Side, incumbent: Side) -> None:
+    our_url, their_url = databases.fresh(), databases.fresh()
+    assert ours.call(our_url, "enqueue")["answer"] == incumbent.call(their_url, "enqueue")["answer"]
+    same_rows(our_url, their_url, TABLES | QUEUES)
+
+
+@pytest.mark.parametrize("direction", ["ours-to-incumbent", "incumbent-to-ours"])
+def test_workflows_enqueued_by_one_are_run_by_the_other(
+    databases: Databases, ours: Side, incumbent: Side, direction: str
+) -> None:
+    enqueueing, running = (ours, incumbent) if direction == "ours-to-incumbent" else (incumbent, ours)
+    url, undisturbed = databases.fresh(), databases.fresh()
+    ids = running.call(undisturbed, "enqueue")["answer"]
+    expected = running.call(undisturbed, "finish", *ids)["answer"]
+    assert {kind for kind, *_ in expected.values()} == {"SUCCESS"}
+    assert enqueueing.call(url, "enqueue")["answer"] == ids
+    assert running.call(url, "finish", *ids)["answer"] == expected
+    for side in (ours, incumbent):
+        assert side.call(url, "finish", *ids)["executed"] == []
+
+
+def same_rows(our_url: str, their_url: str, tables: dict[str, str]) -> None:
+    for table in tables:
         mine, theirs = masked_rows(our_url, table), masked_rows(their_url, table)
-        keys = TABLES[table].split(", ")
+        keys = tables[table].split(", ")
         assert [[row[key] for key in keys] for row in mine] == [[row[key] for key in keys] for row in theirs]
         different = [
             {"row": [one[key] for key in keys], column: (one[column], two[column])}
