@@ -157,30 +157,34 @@ class Dispatcher(Service):
     def _serve(self, queue: QueueConfig) -> None:
         """Claim and start as much of the queue as may run here."""
         with self._lock:
-            self._held_back.discard(queue.name)
+            # From before the first claim on, so that nothing that ends meanwhile goes unnoticed.
+            self._held_back.add(queue.name)
             self._windows_ms.pop(queue.name, None)
+        asked_at_ms = self.engine.clock.now_ms()
         while not self._stopping:
             limit = self._room(queue)
             if limit <= 0:
                 break
+            asked_at_ms = self.engine.clock.now_ms()
             claimed = self._claim(queue, limit)
             self._start(claimed)
             if len(claimed) < limit:
                 if queue.has_shared_limits or queue.is_partitioned:
                     # Nothing more, or no room in the limits: the claim does not tell which.
                     break
+                with self._lock:
+                    self._held_back.discard(queue.name)
                 return
             if self._enough_running():
                 break
-        self._hold_back(queue)
-
-    def _hold_back(self, queue: QueueConfig) -> None:
-        window_ms = None
         if queue.rate_limit is not None:
-            window_ms = self.engine.store.find_rate_window(queue, self.engine.settings.name)
-        with self._lock:
-            self._held_back.add(queue.name)
-            if window_ms is not None and window_ms > self.engine.clock.now_ms():
+            self._await_window(queue, asked_at_ms)
+
+    def _await_window(self, queue: QueueConfig, asked_at_ms: int) -> None:
+        """Look again when the rate limit lets the next workflow start, if it was the limit that held it back."""
+        window_ms = self.engine.store.find_rate_window(queue, self.engine.settings.name)
+        if window_ms is not None and window_ms > asked_at_ms:
+            with self._lock:
                 self._windows_ms[queue.name] = window_ms
 
     def _room(self, queue: QueueConfig) -> int:
