@@ -105,18 +105,8 @@ SELECT pg_advisory_xact_lock(hashtextextended('dbos.queue.' || $1::text, 0));
 -- are passed over. Start times are read after the guard was passed, so that a window of the rate limit is exact.
 WITH clock AS MATERIALIZED (
   SELECT (EXTRACT(epoch FROM clock_timestamp()) * 1000.0)::int8 AS ms
-), room AS MATERIALIZED (
-  SELECT LEAST(
-    $8::int8,
-    CASE WHEN $10::int8 IS NOT NULL THEN $10::int8 - (
-      SELECT count(*) FROM {schema}.workflow_status
-      WHERE queue_name = $1::text AND status = 'PENDING'
-        AND (application_name = $6::text OR application_name IS NULL)) END,
-    CASE WHEN $11::int8 IS NOT NULL THEN $11::int8 - (
-      SELECT count(*) FROM {schema}.workflow_status
-      WHERE queue_name = $1::text AND rate_limited = TRUE AND status NOT IN ('ENQUEUED', 'DELAYED')
-        AND started_at_epoch_ms > (SELECT ms FROM clock) - $12::int8
-        AND (application_name = $6::text OR application_name IS NULL)) END) AS n
+),
+-- include: parts/room.sql
 ), candidates AS MATERIALIZED (
   SELECT workflow_uuid FROM {schema}.workflow_status
   WHERE queue_name = $1::text AND status = 'ENQUEUED'
@@ -136,18 +126,8 @@ WITH clock AS MATERIALIZED (
 -- one to the next in the index.
 WITH RECURSIVE clock AS MATERIALIZED (
   SELECT (EXTRACT(epoch FROM clock_timestamp()) * 1000.0)::int8 AS ms
-), room AS MATERIALIZED (
-  SELECT LEAST(
-    $8::int8,
-    CASE WHEN $10::int8 IS NOT NULL THEN $10::int8 - (
-      SELECT count(*) FROM {schema}.workflow_status
-      WHERE queue_name = $1::text AND status = 'PENDING'
-        AND (application_name = $6::text OR application_name IS NULL)) END,
-    CASE WHEN $11::int8 IS NOT NULL THEN $11::int8 - (
-      SELECT count(*) FROM {schema}.workflow_status
-      WHERE queue_name = $1::text AND rate_limited = TRUE AND status NOT IN ('ENQUEUED', 'DELAYED')
-        AND started_at_epoch_ms > (SELECT ms FROM clock) - $12::int8
-        AND (application_name = $6::text OR application_name IS NULL)) END) AS n
+),
+-- include: parts/room.sql
 ), keys AS (
   (SELECT queue_partition_key AS key FROM {schema}.workflow_status
    WHERE queue_name = $1::text AND status = 'ENQUEUED' AND queue_partition_key IS NOT NULL

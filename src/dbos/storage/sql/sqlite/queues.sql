@@ -100,17 +100,8 @@ RETURNING workflow_uuid;
 -- Take waiting workflows for this executor, and give back all that running them needs.
 WITH clock (ms) AS (
   SELECT ?14
-), room (n) AS (
-  SELECT min(
-    ?8,
-    CASE WHEN ?10 IS NULL THEN ?8 ELSE ?10 - (
-      SELECT count(*) FROM workflow_status
-      WHERE queue_name = ?1 AND status = 'PENDING' AND status IN ('ENQUEUED', 'PENDING')
-        AND (application_name = ?6 OR application_name IS NULL)) END,
-    CASE WHEN ?11 IS NULL THEN ?8 ELSE ?11 - (
-      SELECT count(*) FROM workflow_status
-      WHERE queue_name = ?1 AND rate_limited = TRUE AND status NOT IN ('ENQUEUED', 'DELAYED')
-        AND started_at_epoch_ms > (SELECT ms FROM clock) - ?12 AND (application_name = ?6 OR application_name IS NULL)) END)
+),
+-- include: parts/room.sql
 ), candidates AS MATERIALIZED (
   SELECT workflow_uuid FROM workflow_status
   WHERE queue_name = ?1 AND status = 'ENQUEUED' AND status IN ('ENQUEUED', 'PENDING')
@@ -129,17 +120,8 @@ WITH clock (ms) AS (
 -- one to the next in the index.
 WITH RECURSIVE clock (ms) AS (
   SELECT ?19
-), room (n) AS (
-  SELECT min(
-    ?8,
-    CASE WHEN ?10 IS NULL THEN ?8 ELSE ?10 - (
-      SELECT count(*) FROM workflow_status
-      WHERE queue_name = ?1 AND status = 'PENDING' AND status IN ('ENQUEUED', 'PENDING')
-        AND (application_name = ?6 OR application_name IS NULL)) END,
-    CASE WHEN ?11 IS NULL THEN ?8 ELSE ?11 - (
-      SELECT count(*) FROM workflow_status
-      WHERE queue_name = ?1 AND rate_limited = TRUE AND status NOT IN ('ENQUEUED', 'DELAYED')
-        AND started_at_epoch_ms > (SELECT ms FROM clock) - ?12 AND (application_name = ?6 OR application_name IS NULL)) END)
+),
+-- include: parts/room.sql
 ), keys (key) AS (
   SELECT (SELECT queue_partition_key FROM workflow_status
           WHERE queue_name = ?1 AND status = 'ENQUEUED' AND status IN ('ENQUEUED', 'PENDING')

@@ -1,0 +1,12 @@
+room AS MATERIALIZED (
+  SELECT LEAST(
+    $8::int8,
+    CASE WHEN $10::int8 IS NOT NULL THEN $10::int8 - (
+      SELECT count(*) FROM {schema}.workflow_status
+      WHERE queue_name = $1::text AND status = 'PENDING'
+        AND (application_name = $6::text OR application_name IS NULL)) END,
+    CASE WHEN $11::int8 IS NOT NULL THEN $11::int8 - (
+      SELECT count(*) FROM {schema}.workflow_status
+      WHERE queue_name = $1::text AND rate_limited = TRUE AND status NOT IN ('ENQUEUED', 'DELAYED')
+        AND started_at_epoch_ms > (SELECT ms FROM clock) - $12::int8
+        AND (application_name = $6::text OR application_name IS NULL)) END) AS n
