@@ -39,6 +39,7 @@ class FaultyStore:
         self._process = process
         self._store = process.world.database.store
         self.backend = self._store.backend
+        self.commits_in_parallel = self._store.commits_in_parallel
 
     def commit(self, records: Sequence[Record]) -> list[Answer]:
         answers: list[Answer] = self._change("commit", lambda: self._commit(records))

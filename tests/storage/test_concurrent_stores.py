@@ -339,3 +339,29 @@ def test_a_closed_store_answers_that_it_is_unavailable(open_another: OpenAnother
         with pytest.raises(StoreUnavailable):
             call()
     store.close()
+
+
+def test_commits_at_the_same_moment_use_two_connections(open_another: OpenAnother) -> None:
+    store = open_another()
+    if store.backend != "postgres":
+        assert not store.commits_in_parallel
+        return
+    assert store.commits_in_parallel
+    connections = store._db
+    assert isinstance(connections, postgres.PostgresConnections)
+    first, second = connections._lanes
+    with first.lock:
+        # While somebody commits on the first connection, others do so on the second.
+        (answer,) = together(lambda: store.commit([start("w"), start("v")]))
+    assert answer == [Verdict.APPLIED] * 2
+    assert (first.session, second.session is None) == (None, False)
+    assert store.commit([finish("w")]) == [Verdict.APPLIED]
+    assert first.session is not None
+    # A lost connection is replaced by itself, the other one stays.
+    assert second.session is not None
+    second.session.connection.close()
+    with first.lock:
+        (answer,) = together(lambda: commit(store, [finish("v")]))
+    assert answer == [Verdict.APPLIED]
+    assert second.session is not None
+    assert second.session.usable

@@ -4,6 +4,9 @@ Callers append a record and wait until it is durable. Whoever comes to an idle j
 thread; what arrives meanwhile forms the next batch, committed by the writer thread. No artificial delay: batches form
 by themselves while the database is busy.
 
+A new workflow depends on nothing that is on its way, and whoever starts many of them one after the other keeps all
+others busy. So where the store commits in parallel, a start that finds the journal busy is committed beside it.
+
 Each record has its own answer (`records.Answer`). A record that the database refuses must not fail its neighbours:
 the batch is halved until the culprit stands alone. A lost connection is retried with growing pauses; since every
 record is insert-if-absent with a token, a commit whose outcome is unknown finds its own rows. Pending bytes are
@@ -21,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ..error import DBOSException
 from ..logs import logger
-from ..records import Answer, Record, Verdict, WorkflowFinished
+from ..records import Answer, Record, Verdict, WorkflowFinished, WorkflowStarted
 from ..storage.store import Store, StoreRefused, StoreUnavailable
 from ..types import WorkflowOutcome
 from .errors import EngineStopped
@@ -94,6 +97,8 @@ class Journal:
         # Whether anybody waits for room.
         self._crowded = False
         self._leading = False
+        # Whether a start is being committed beside the batches.
+        self._beside = False
         self._closing = threading.Event()
         self._work = threading.Semaphore(0)
         self._thread: threading.Thread | None = None
@@ -128,21 +133,30 @@ class Journal:
         with self._lock:
             if self._closing.is_set():
                 raise EngineStopped()
-            if self._pending_bytes + entry.size > self._max_pending_bytes:
-                self._wait_for_room(entry.size)
-            self._pending.append(entry)
-            self._pending_bytes += entry.size
-            lead = not self._leading
-            if lead:
-                self._leading = True
+            beside = self._leading and self._may_go_beside(record)
+            if beside:
+                self._beside = True
             else:
-                entry.gate = threading.Lock()
-                entry.gate.acquire()
-        if entry.gate is None:
+                self._append(entry)
+        if beside:
+            self._commit_beside(entry)
+        elif entry.gate is None:
             self._lead(entry)
         else:
             entry.gate.acquire()
         return entry.result()
+
+    def _append(self, entry: Entry) -> None:
+        """Put a record into the next batch; without a gate its caller leads."""
+        if self._pending_bytes + entry.size > self._max_pending_bytes:
+            self._wait_for_room(entry.size)
+        self._pending.append(entry)
+        self._pending_bytes += entry.size
+        if self._leading:
+            entry.gate = threading.Lock()
+            entry.gate.acquire()
+        else:
+            self._leading = True
 
     async def commit_async(self, record: Record) -> Answer:
         """Append a record and await its durability, without blocking the loop."""
@@ -226,6 +240,18 @@ class Journal:
                     self._leading = False
             if more:
                 self._work.release()
+
+    def _may_go_beside(self, record: Record) -> bool:
+        if self._beside or not self._store.commits_in_parallel:
+            return False
+        return type(record) is WorkflowStarted and record.parent is None
+
+    def _commit_beside(self, entry: Entry) -> None:
+        try:
+            commit_batch(self._store, [entry], self._pause)
+        finally:
+            with self._lock:
+                self._beside = False
 
     def _run(self) -> None:
         while True:

@@ -76,6 +76,7 @@ class Connections(Protocol):
     """How a backend runs named statements."""
 
     backend: str
+    commits_in_parallel: bool
 
     def commit(self, work: Sequence[Work], now_ms: int, news: News) -> Collection[str]:
         """Run the statements in one transaction of the journal's connection.
@@ -122,6 +123,7 @@ class SqlStore(QueueOperations):
     def __init__(self, connections: Connections) -> None:
         self._db = connections
         self.backend = connections.backend
+        self.commits_in_parallel = connections.commits_in_parallel
 
     # --- the journal's batches
 

@@ -1,8 +1,8 @@
 """Postgres: connections, errors, notifications.
 
-The journal has a connection of its own, so its latency does not depend on readers. A batch travels as one round trip:
-a single statement in autocommit, several in pipeline mode, which makes them one implicit transaction. Readers and the
-rarer writes share a small pool.
+The journal has connections of its own, so its latency does not depend on readers: one for its batches, a second one
+for starts that need not wait for a batch. A batch travels as one round trip: a single statement in autocommit, several
+in pipeline mode, which makes them one implicit transaction. Readers and the rarer writes share a small pool.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from .database import News, Row, Work, encode_rows
@@ -49,10 +49,25 @@ JOURNAL_SETTINGS = (
 SERVICE_SETTINGS = "SET enable_sort = off; SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off"
 
 
+class Lane:
+    """A connection that commits records, opened when it is first needed, and who is using it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.session: JournalSession | None = None
+        self.pid = 0
+
+    def close(self) -> None:
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+
+
 class PostgresConnections:
     """Runs named statements on one Postgres database (see `database.Connections`)."""
 
     backend = "postgres"
+    commits_in_parallel = True
 
     def __init__(
         self,
@@ -81,10 +96,8 @@ class PostgresConnections:
         if idle_transaction_timeout_seconds <= 0 or _mentions_idle_timeout(conninfo, connect_kwargs):
             self._idle_timeout_ms = 0
         self._notify = notify
-        self._journal: JournalSession | None = None
+        self._lanes = (Lane(), Lane())
         self._others_listen = False
-        self._journal_lock = threading.RLock()
-        self._journal_pid = 0
         self._stop_listening: socket.socket | None = None
         self._closed = False
         self._pool: psycopg_pool.ConnectionPool[Any] = psycopg_pool.ConnectionPool(
@@ -92,7 +105,7 @@ class PostgresConnections:
             connection_class=self._connection_class,
             kwargs=self._kwargs,
             min_size=1,
-            max_size=max(1, pool_size - 1),
+            max_size=max(1, pool_size - len(self._lanes)),
             timeout=pool_timeout_seconds,
             num_workers=1,
             reconnect_timeout=60.0,
@@ -129,19 +142,30 @@ class PostgresConnections:
         """Run the statements in a transaction, with the news for other processes; the rows each has written."""
         if news and self._others_listen:
             statements += [("notify", (SIGNAL_CHANNEL, _payload(kind, ids))) for kind, ids in news.items()]
-        with self._journal_lock:
-            journal = self._journal
+        with self._free_lane() as lane:
+            session = lane.session
             try:
-                if journal is None:
-                    journal = self._open_journal()
+                if session is None:
+                    session = self._open_session(lane)
                 if len(statements) == 1:
-                    return [journal.execute(*statements[0])]
-                return journal.execute_together(statements)
+                    return [session.execute(*statements[0])]
+                return session.execute_together(statements)
             except Exception as error:
-                if journal is not None and not journal.usable:
-                    journal.close()
-                    self._journal = None
+                if session is not None and not session.usable:
+                    lane.close()
                 raise translate(error) from error
+
+    @contextmanager
+    def _free_lane(self) -> Iterator[Lane]:
+        """The first lane if nobody commits there, else the second; whoever finds both busy waits for the first."""
+        lane = next((lane for lane in self._lanes if lane.lock.acquire(blocking=False)), None)
+        if lane is None:
+            lane = self._lanes[0]
+            lane.lock.acquire()
+        try:
+            yield lane
+        finally:
+            lane.lock.release()
 
     def read(self, name: str, parameters: Row = ()) -> list[Row]:
         try:
@@ -206,7 +230,7 @@ class PostgresConnections:
                 for notification in connection.notifies(timeout=0):
                     if notification.payload == "joined":
                         look = True
-                    elif notification.pid not in (own, self._journal_pid):
+                    elif notification.pid != own and all(notification.pid != lane.pid for lane in self._lanes):
                         handle(*parse_payload(notification.payload))
                 if look or time.monotonic() - looked_at >= LISTENERS_LOOK_SECONDS:
                     self._look_for_listeners(connection)
@@ -232,10 +256,9 @@ class PostgresConnections:
             with suppress(OSError):  # the listener has ended by itself
                 wake.send(b"x")
         self._pool.close(timeout=2)
-        with self._journal_lock:
-            if self._journal is not None:
-                self._journal.close()
-                self._journal = None
+        for lane in self._lanes:
+            with lane.lock:
+                lane.close()
 
     def _configure(self, connection: psycopg.Connection[Any]) -> None:
         settings = SERVICE_SETTINGS
@@ -243,14 +266,14 @@ class PostgresConnections:
             settings += f"; SET idle_in_transaction_session_timeout = {self._idle_timeout_ms}"
         connection.execute(settings.encode())
 
-    def _open_journal(self) -> JournalSession:
+    def _open_session(self, lane: Lane) -> JournalSession:
         if self._closed:
             raise StoreUnavailable("the system database was closed")
         connection = self.connect()
         connection.execute(JOURNAL_SETTINGS.encode())
-        self._journal_pid = connection.info.backend_pid
-        self._journal = JournalSession(connection, self._statements)
-        return self._journal
+        lane.pid = connection.info.backend_pid
+        lane.session = JournalSession(connection, self._statements)
+        return lane.session
 
     def _translate(self, error: Exception) -> Exception:
         trouble = translate(error)

@@ -42,6 +42,7 @@ class SqliteConnections:
     """Runs named statements on one SQLite file (see `database.Connections`)."""
 
     backend = "sqlite"
+    commits_in_parallel = False  # a file has one writer
 
     def __init__(self, path: str, writer: sqlite3.Connection, connect: Callable[[], sqlite3.Connection]) -> None:
         self._path = path

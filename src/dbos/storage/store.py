@@ -42,6 +42,7 @@ class Store(Protocol):
     """Every operation on the system database."""
 
     backend: str  # "sqlite" or "postgres"
+    commits_in_parallel: bool  # whether a second commit at the same time need not wait for the first
 
     def commit(self, records: Sequence[Record]) -> list[Answer]:
         """Write all records in one transaction and give each its own answer, in order.
