@@ -7,6 +7,7 @@ Where things are. Imports run downwards only.
                   decorators   workflow, step, classes, roles
                   starting     start workflows in the background
                   enqueueing   put workflows on queues;  queues: their limits
+                  schedules    run workflows at the times of a cron expression
                   steps        run_step, reserved step ids
                   calls        sleep, patches
                   results      handles, results, status
@@ -22,6 +23,7 @@ Where things are. Imports run downwards only.
                   journal      group commit
                   signals      waking up
                   dispatcher   claim from queues;  services: deadlines, delays, other processes
+                  scheduler    fire schedules;  schedules: create and change them;  cron: their ticks
                   engine       wires them together, and owns the running executions
         |
     storage/    what is written down
@@ -52,6 +54,7 @@ from .api.options import (
     StepOptions,
 )
 from .api.queue import Queue
+from .api.schedules import ClientScheduleInput, ScheduleInput
 from .api.steps import StepReservation
 from .api.validation import make_pydantic_args_validator, pydantic_args_validator
 from .config import DBOSConfig
@@ -62,11 +65,13 @@ from .types import (
     StepInfo,
     VersionInfo,
     WorkflowIDReusePolicy,
+    WorkflowSchedule,
     WorkflowStatus,
     WorkflowStatusString,
 )
 
 __all__ = [
+    "ClientScheduleInput",
     "DBOS",
     "DBOSConfig",
     "DBOSConfiguredInstance",
@@ -77,6 +82,7 @@ __all__ = [
     "EnqueueOptions",
     "PortableWorkflowError",
     "Queue",
+    "ScheduleInput",
     "Serializer",
     "SetEnqueueOptions",
     "SetShardKey",
@@ -90,6 +96,7 @@ __all__ = [
     "WorkflowHandle",
     "WorkflowHandleAsync",
     "WorkflowIDReusePolicy",
+    "WorkflowSchedule",
     "WorkflowSerializationFormat",
     "WorkflowStatus",
     "WorkflowStatusString",

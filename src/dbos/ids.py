@@ -30,6 +30,25 @@ def new_id() -> str:
         if number <= _last:
             number = _last + 1 + (random & _STEP)
         _last = number
+    return _written(number)
+
+
+def id_made_at(time_ms: int) -> str:
+    """A UUID of version 7 for a given time, in milliseconds since the epoch; any two differ."""
+    return _written((time_ms << _RANDOM_BITS) | (int.from_bytes(os.urandom(10), "big") & _RANDOM))
+
+
+def time_of_id(text: str) -> int | None:
+    """The time in a UUID of version 7, in milliseconds since the epoch; None for any other id."""
+    if len(text) != 36 or text[14] != "7":
+        return None
+    try:
+        return int(text[:8] + text[9:13], 16)
+    except ValueError:
+        return None
+
+
+def _written(number: int) -> str:
     low = (2 << 62) | (number & 0x3FFF_FFFF_FFFF_FFFF)
     high = (number >> _RANDOM_BITS << 16) | (7 << 12) | (number >> 62 & 0xFFF)
     digits = f"{high << 64 | low:032x}"

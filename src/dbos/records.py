@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Union
+
+from .types import Schedule
 
 
 class Verdict(enum.Enum):
@@ -124,7 +127,7 @@ class WorkflowStarted:
     class_name: str | None
     config_name: str | None
     inputs: str
-    serialization: str
+    serialization: str | None
     creator_token: str
     owner_token: str | None
     executor_id: str | None
@@ -208,6 +211,16 @@ class WorkflowFinished:
 
     def size(self) -> int:
         return 300 + len(self.output or "") + len(self.error or "")
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledRun:
+    """A run of a schedule that is to be enqueued. `tick` is its nominal time, None when it is not a tick (a trigger)
+    or not the schedule's own doing (a backfill): then neither its status nor its policies matter."""
+
+    schedule: Schedule
+    record: WorkflowStarted
+    tick: datetime | None = None
 
 
 Record = Union[StepCompleted, WorkflowStarted, WorkflowFinished]

@@ -22,6 +22,7 @@ from .management import ManagementCalls
 from .queues import QueueCalls
 from .results import ResultCalls
 from .runtime import classproperty, state
+from .schedules import ScheduleCalls
 from .starting import StartCalls
 from .steps import StepCalls
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ..engine.engine import Engine
 
 
-class DBOS(StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls, EnqueueCalls, QueueCalls):
+class DBOS(StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls, EnqueueCalls, QueueCalls, ScheduleCalls):
     """The durable-workflow application of this process.
 
     Construct it once with its configuration, decorate functions as workflows and steps, then launch:

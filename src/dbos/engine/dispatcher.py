@@ -54,6 +54,11 @@ class Dispatcher(Service):
         # Of a claim whose answer was lost.
         self._token: str | None = None
 
+    @staticmethod
+    def is_internal(queue_name: str) -> bool:
+        """Whether this process serves the queue without any registration."""
+        return queue_name == INTERNAL_QUEUE_NAME
+
     # --- what has happened
 
     @property

@@ -28,6 +28,7 @@ from .execution import STEP_WINDOW, Execution, public_error
 from .journal import Journal
 from .plans import Commit, Plan
 from .registry import Registry, WorkflowInfo
+from .scheduler import Scheduler
 from .services import Deadlines, Delays, Listener, Service, Watcher
 from .signals import Signals
 from .starting import Started, Target
@@ -69,7 +70,15 @@ class Engine:
         self.dispatcher = Dispatcher(self)
         self.delays = Delays(self)
         self.watcher = Watcher(self)
-        self.services: list[Service] = [self.deadlines, self.delays, self.dispatcher, self.watcher, Listener(self)]
+        self.scheduler = Scheduler(self)
+        self.services: list[Service] = [
+            self.deadlines,
+            self.delays,
+            self.dispatcher,
+            self.watcher,
+            self.scheduler,
+            Listener(self),
+        ]
         # Reentrant, as all locks that destroy() takes: a signal handler may call it on a thread that holds one.
         self._lock = threading.RLock()
         self._executions: dict[str, Execution] = {}
@@ -125,6 +134,7 @@ class Engine:
         Nothing is written for what is cut off: its rows stay PENDING for the next launch.
         """
         self.dispatcher.stop()
+        self.scheduler.stop()
         if drain_seconds > 0:
             self.drain(drain_seconds)
         self.stopping = True

@@ -161,6 +161,8 @@ class Listener(Service):
         engine = self.engine
         if kind == "queued":
             engine.dispatcher.note_queued(workflow_ids)
+        elif kind == "schedules":
+            engine.scheduler.look_now()
         elif kind == "cancelled" and workflow_ids:
             engine.note_cancelled(workflow_ids)
         elif kind == "finished" and workflow_ids:

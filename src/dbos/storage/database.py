@@ -6,9 +6,8 @@ once. The statements of the two backends differ only where the databases do.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 from ..error import DBOSException
@@ -24,16 +23,13 @@ from ..records import (
     WorkflowStarted,
 )
 from ..types import INTERNAL_QUEUE_NAME, StepRecord, VersionInfo, WorkflowOutcome
+from .encoding import encode_json
 from .queues import QueueOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version
-from .store import StoreRefused, StoreUnavailable
+from .schedules import ScheduleOperations
+from .store import StoreUnavailable
 
 Row = tuple[Any, ...]
-
-# Characters stay as they are, so that half a surrogate pair, which no database holds, is refused on its way there.
-encode_json = json.JSONEncoder(separators=(",", ":"), check_circular=False, ensure_ascii=False).encode
-
-_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 # More ids than this in one statement gain nothing and make its plan and its parameters large.
 CHUNK = 1000
@@ -51,14 +47,6 @@ class Work(NamedTuple):
     lone: str | None = None
 
 
-def encode_rows(rows: Sequence[dict[str, Any]]) -> str:
-    """The records of a batch as one JSON text; StoreRefused for a NUL character, where SQLite would cut the text."""
-    text = encode_json(rows)
-    if "\\u0000" in text and _NUL.search(text):
-        raise StoreRefused("a text contains a NUL character, which databases cannot store")
-    return text
-
-
 # Statements for a batch of one record (see `sql/<backend>/lone.sql`): the name, and how many rows it changes.
 LONE: dict[type[Record], tuple[str, int]] = {
     StepCompleted: ("record_step", 1),
@@ -66,6 +54,9 @@ LONE: dict[type[Record], tuple[str, int]] = {
     WorkflowFinished: ("finish_workflow", 2),
 }
 
+
+# Runs a named statement with its parameters; the rows it returns.
+Execute = Callable[[str, Row], list[Row]]
 
 # What other processes may wait for: "finished" workflows by id, "queued" ones by the name of their queue.
 News = Mapping[str, Sequence[str]]
@@ -104,6 +95,10 @@ class Connections(Protocol):
         """
         ...
 
+    def transaction(self) -> AbstractContextManager[Execute]:
+        """Several statements as one transaction; an exception rolls it back."""
+        ...
+
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
         """Tell other processes that something happened to workflows, where the backend can."""
         ...
@@ -117,7 +112,7 @@ class Connections(Protocol):
     def close(self) -> None: ...
 
 
-class SqlStore(QueueOperations):
+class SqlStore(QueueOperations, ScheduleOperations):
     """The store contract (see `store.Store`) over named SQL statements."""
 
     def __init__(self, connections: Connections) -> None:
@@ -198,18 +193,29 @@ class SqlStore(QueueOperations):
         return self._answer_to_start(record)
 
     def _answer_to_step(self, record: StepCompleted) -> Answer:
-        rows = self._db.read("find_step", (record.workflow_id, record.step_id))
-        if not rows:
-            return Verdict.FENCED
-        owner, name, completed_at_ms, _ = rows[0]
-        # Whoever lost the workflow stops here, even if this very row is its own (02 R77, R136).
-        if owner != record.owner_token:
-            return Verdict.FENCED
-        if name is None:
+        verdict = _verdict_on_step(record, self._db.read("find_step", (record.workflow_id, record.step_id)))
+        if verdict is None:
             raise StoreUnavailable(f"step {record.step_id} of workflow {record.workflow_id} was not written yet")
-        # The same completion time means that an earlier try of this record did commit (02 R84).
-        own = completed_at_ms == record.completed_at_ms
-        return Verdict.APPLIED if own or record.keep_existing else Verdict.REPEATED
+        return verdict
+
+    def _recorded(self, step: StepCompleted | None, effect: Callable[[Execute], None]) -> Verdict:
+        """An effect and, in workflow code, its step row, in one transaction: both or none.
+
+        The step row locks the workflow's row until the commit. An effect whose answer was lost is not repeated: it
+        finds its step row.
+        """
+        with self._db.transaction() as execute:
+            if step is not None:
+                place = (step.workflow_id, step.step_id)
+                verdict = _verdict_on_step(step, execute("find_step", place))
+                if verdict is not None:
+                    return verdict
+                execute("record_step", (*step.row().values(), self._db.now_ms()))
+                verdict = _verdict_on_step(step, execute("find_step", place))
+                if verdict is not Verdict.APPLIED:
+                    return verdict or Verdict.FENCED
+            effect(execute)
+        return Verdict.APPLIED
 
     def _answer_to_start(self, record: WorkflowStarted) -> Answer:
         found = self._db.read("find_start", (record.workflow_id,))
@@ -363,6 +369,21 @@ class SqlStore(QueueOperations):
 
     def close(self) -> None:
         self._db.close()
+
+
+def _verdict_on_step(record: StepCompleted, rows: Sequence[Row]) -> Verdict | None:
+    """What the rows of find_step say about a record; None while its place is free."""
+    if not rows:
+        return Verdict.FENCED
+    owner, name, completed_at_ms, _ = rows[0]
+    # Whoever lost the workflow stops here, even if this very row is its own (02 R77, R136).
+    if owner != record.owner_token:
+        return Verdict.FENCED
+    if name is None:
+        return None
+    # The same completion time means that an earlier try of this record did commit (02 R84).
+    own = completed_at_ms == record.completed_at_ms
+    return Verdict.APPLIED if own or record.keep_existing else Verdict.REPEATED
 
 
 def _statements_of(record: Record) -> frozenset[str]:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from .database import News, Row, Work, encode_rows
+from .database import Execute, News, Row, Work
+from .encoding import encode_rows
 from .libpq import JournalSession
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
@@ -193,6 +194,22 @@ class PostgresConnections:
                 return rows
         except Exception as error:
             raise self._translate(error) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[Execute]:
+        try:
+            with self._pool.connection() as connection, connection.transaction():
+
+                def run(name: str, parameters: Row) -> list[Row]:
+                    cursor = connection.execute(self._statements[name], parameters)
+                    return cursor.fetchall() if cursor.description else []
+
+                yield run
+        except Exception as error:
+            trouble = self._translate(error)
+            if trouble is error:
+                raise
+            raise trouble from error
 
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
         if self._others_listen:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..types import ClaimedWorkflow, QueueConfig, RateLimit, StepRecord, VersionInfo, WorkflowOutcome
+from ..types import ClaimedWorkflow, QueueConfig, RateLimit, Schedule, StepRecord, VersionInfo, WorkflowOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,4 +134,36 @@ def to_version(row: Sequence[Any]) -> VersionInfo:
         version_timestamp=row[2],
         created_at=row[3],
         application_name=row[4],
+    )
+
+
+def to_schedule(row: Sequence[Any]) -> Schedule:
+    """From the columns of find_schedule and list_schedules."""
+    (
+        schedule_id,
+        name,
+        workflow_name,
+        class_name,
+        cron,
+        status,
+        context,
+        last_fired_at,
+        automatic_backfill,
+        timezone,
+        queue_name,
+        application_name,
+    ) = row
+    return Schedule(
+        schedule_id,
+        name,
+        workflow_name,
+        class_name,
+        cron,
+        status,
+        context,
+        last_fired_at,
+        bool(automatic_backfill),
+        timezone,
+        queue_name,
+        application_name,
     )

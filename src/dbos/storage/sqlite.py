@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..logs import logger
-from .database import News, Row, Work, encode_rows
+from .database import Execute, News, Row, Work
+from .encoding import encode_rows
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
 
@@ -156,6 +157,18 @@ class SqliteConnections:
             self._readers.append(reader)
             if self._closed:
                 self._close_idle_readers()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Execute]:
+        with self._write_lock, self._errors(), self._transaction() as execute:
+
+            def run(name: str, parameters: Row) -> list[Row]:
+                rows: list[Row] = []
+                for text in self._statements[name]:
+                    rows = execute(text, parameters).fetchall()
+                return rows
+
+            yield run
 
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
         """Nothing to do: other processes see the commit itself, by `PRAGMA data_version`."""

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from ..error import DBOSException
-from ..records import Answer, Record
-from ..types import Claim, ClaimedWorkflow, QueueConfig, StepRecord, VersionInfo, WorkflowOutcome
+from ..records import Answer, Record, ScheduledRun, StepCompleted, Verdict
+from ..types import Claim, ClaimedWorkflow, QueueConfig, Schedule, StepRecord, VersionInfo, WorkflowOutcome
 from .rows import WorkflowRow
 
 
@@ -137,6 +137,42 @@ class Store(Protocol):
 
     def delete_queue(self, name: str) -> None:
         """Remove the row; workflows that wait on the queue stay."""
+        ...
+
+    def create_schedule(self, schedule: Schedule, step: StepCompleted | None) -> Verdict | Schedule:
+        """Insert a schedule, in workflow code together with the step row; the one that has its name if there is one.
+
+        What the owner check of the step says is the verdict; nothing is written then. Repeatable.
+        """
+        ...
+
+    def apply_schedules(self, schedules: Sequence[Schedule]) -> Schedule | None:
+        """Insert or replace all of them, or none: then the one of another application that has the name is returned.
+
+        The id, the status and the last tick of a replaced one stay.
+        """
+        ...
+
+    def find_schedule(self, name: str) -> Schedule | None: ...
+
+    def list_schedules(self, application_names: Sequence[str] | None) -> list[Schedule]:
+        """The schedules of these applications and those nobody owns, by name; all schedules for None."""
+        ...
+
+    def delete_schedule(self, name: str, step: StepCompleted | None) -> Verdict:
+        """Remove a schedule if there is one; its runs stay. `step` as for `create_schedule`."""
+        ...
+
+    def set_schedule_status(self, name: str, status: str, step: StepCompleted | None) -> Verdict:
+        """Pause or resume a schedule if there is one. `step` as for `create_schedule`."""
+        ...
+
+    def fire_schedules(self, runs: Sequence[ScheduledRun], now_ms: int) -> None:
+        """Enqueue runs of schedules with the latest version of their application; those that exist stay as they are.
+
+        A tick counts only while its schedule is active and defined as it was; its time is noted as the last one of
+        the schedule, which never goes back. All in one transaction, during which nobody else fires these schedules.
+        """
         ...
 
     def dead_letter(self, workflow_id: str, token: str, now_ms: int) -> None:

@@ -1,0 +1,23 @@
+"""Records on their way into a statement: one JSON text for all rows of a batch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from .store import StoreRefused
+
+# Characters stay as they are, so that half a surrogate pair, which no database holds, is refused on its way there.
+encode_json = json.JSONEncoder(separators=(",", ":"), check_circular=False, ensure_ascii=False).encode
+
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def encode_rows(rows: Sequence[dict[str, Any]]) -> str:
+    """The records of a batch as one JSON text; StoreRefused for a NUL character, where SQLite would cut the text."""
+    text = encode_json(rows)
+    if "\\u0000" in text and _NUL.search(text):
+        raise StoreRefused("a text contains a NUL character, which databases cannot store")
+    return text
