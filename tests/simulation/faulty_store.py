@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 WRITES = {
     "requeue_pending",
     "claim_workflows",
+    "create_schedule",
+    "delete_schedule",
+    "set_schedule_status",
+    "fire_schedules",
     "dead_letter",
     "cancel_workflows",
     "cancel_overdue",

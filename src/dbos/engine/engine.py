@@ -338,7 +338,8 @@ class Engine:
         if self._attempts_used_up(workflow, info):
             return
         try:
-            args, kwargs = validated_arguments(info, args, kwargs, workflow.serialization)
+            format_name = workflow.serialization or self.payloads.configured_name
+            args, kwargs = validated_arguments(info, args, kwargs, format_name)
         except Exception as error:
             self._end_undispatched(execution, error)
             return
