@@ -3,6 +3,8 @@
     python program.py <database url> run                    run every workflow to its end
     python program.py <database url> leave                  run those that hold, kill this process in the middle
     python program.py <database url> enqueue                put workflows on queues, run none of them
+    python program.py <database url> schedule               make schedules, run none of them
+    python program.py <database url> tick                   launch, wait until a schedule has fired and its run ended
     python program.py <database url> finish <id>...         launch, wait for these workflows
     python program.py <database url> read <id>...           say everything the API tells about these workflows
 
@@ -18,6 +20,7 @@ import signal
 import sys
 import threading
 import time
+from datetime import datetime
 from typing import Any
 
 from dbos import (
@@ -345,6 +348,46 @@ QUEUED_IDS = ["q-plain", "q-async", "q-method", "q-step", "q-priority", "q-delay
 QUEUED_IDS += ["q-by-alice", "q-named", "q-parent-1", "q-parent-2"]
 
 
+@DBOS.workflow()
+def nightly(scheduled_at: datetime, context: Any) -> list[Any]:
+    return [scheduled_at.isoformat(), context, reserve("report")["count"]]
+
+
+@DBOS.workflow()
+def secondly(scheduled_at: datetime, context: Any) -> str:
+    return f"{scheduled_at.microsecond} {context}"
+
+
+def schedule() -> list[str]:
+    """Schedules with every option, and runs of them that wait on a queue nobody serves here."""
+    DBOS.register_queue("mail")
+    DBOS.create_schedule(schedule_name="plain", workflow_fn=nightly, schedule="0 0 29 2 *")
+    DBOS.create_schedule(
+        schedule_name="full",
+        workflow_fn=nightly,
+        schedule="30 2 * * mon-fri",
+        context={"a": (1, b"2"), "text": "naïve ☃"},
+        automatic_backfill=True,
+        cron_timezone="Europe/Berlin",
+        queue_name="mail",
+    )
+    entries: Any = [{"schedule_name": "applied", "workflow_fn": nightly, "schedule": "0 0 1 1 *", "context": 5}]
+    DBOS.apply_schedules(entries)
+    DBOS.pause_schedule("applied")
+    handles = DBOS.backfill_schedule("full", datetime(2026, 3, 26), datetime(2026, 4, 1))
+    return [handle.workflow_id for handle in handles]
+
+
+def tick() -> list[str]:
+    """A schedule of a run per second, made here or by the other; what its first run here gave."""
+    if DBOS.get_schedule("secondly") is None:
+        DBOS.create_schedule(schedule_name="secondly", workflow_fn=secondly, schedule="* * * * * *", context="c")
+    before = (DBOS.get_schedule("secondly") or {}).get("last_fired_at")
+    while (fired := (DBOS.get_schedule("secondly") or {}).get("last_fired_at")) == before:
+        time.sleep(0.05)
+    return outcome(f"sched-secondly-{fired}")
+
+
 def read(ids: list[str]) -> dict[str, Any]:
     """Everything that does not depend on who reads."""
     found: dict[str, Any] = {}
@@ -410,13 +453,17 @@ def main() -> None:
         }
     )
     shop = Shop("north")
-    if ACTION == "enqueue":
+    if ACTION in ("enqueue", "schedule"):
         DBOS.listen_queues([])
     DBOS.launch()
     if ACTION in ("run", "leave"):
         answer: Any = run(shop)
     elif ACTION == "enqueue":
         answer = enqueue(shop)
+    elif ACTION == "schedule":
+        answer = schedule()
+    elif ACTION == "tick":
+        answer = tick()
     elif ACTION == "finish":
         answer = {workflow_id: outcome(workflow_id) for workflow_id in IDS}
     else:

@@ -24,11 +24,12 @@ TABLES = {
     "operation_outputs": "workflow_uuid, function_id",
 }
 QUEUES = {"queues": "name"}
+SCHEDULES = {"workflow_schedules": "schedule_name"}
 # Different in every run: only whether they are set is compared.
 MASKED = {
     *("created_at", "updated_at", "completed_at", "started_at_epoch_ms", "completed_at_epoch_ms"),
     *("workflow_deadline_epoch_ms", "retention_timestamp", "creator_xid", "owner_xid"),
-    *("delay_until_epoch_ms", "queue_id"),
+    *("delay_until_epoch_ms", "queue_id", "schedule_id"),
 }
 # The incumbent stores the name of the class in place of the name that was given to a PortableWorkflowError; we
 # store the given one. Both read both.
@@ -75,7 +76,7 @@ def masked_rows(url: str, table: str) -> list[dict[str, Any]]:
             row["output"] = "a time"
         elif row.get("function_name") == "DBOS.getStatus":
             row["output"] = masked_status(row["output"])
-    return sorted(rows, key=lambda row: [row[column] for column in (TABLES | QUEUES)[table].split(", ")])
+    return sorted(rows, key=lambda row: [row[column] for column in (TABLES | QUEUES | SCHEDULES)[table].split(", ")])
 
 
 def masked_status(output: str) -> dict[str, Any]:
@@ -124,6 +125,29 @@ def test_workflows_enqueued_by_one_are_run_by_the_other(
     assert running.call(url, "finish", *ids)["answer"] == expected
     for side in (ours, incumbent):
         assert side.call(url, "finish", *ids)["executed"] == []
+
+
+def test_the_same_schedules_leave_the_same_rows(databases: Databases, ours: Side, incumbent: Side) -> None:
+    our_url, their_url = databases.fresh(), databases.fresh()
+    ids = ours.call(our_url, "schedule")["answer"]
+    assert ids == incumbent.call(their_url, "schedule")["answer"]
+    # A token by which a repeated insert finds its own row, which the incumbent gives to all workflows but these.
+    tokens = [{"row": [workflow_id], "creator_xid": ("set", None)} for workflow_id in sorted(ids)]
+    same_rows(our_url, their_url, TABLES | QUEUES | SCHEDULES, {"workflow_status": tokens})
+
+
+@pytest.mark.parametrize("direction", ["ours-to-incumbent", "incumbent-to-ours"])
+def test_schedules_made_by_one_are_run_by_the_other(
+    databases: Databases, ours: Side, incumbent: Side, direction: str
+) -> None:
+    making, running = (ours, incumbent) if direction == "ours-to-incumbent" else (incumbent, ours)
+    url, undisturbed = databases.fresh(), databases.fresh()
+    ids = running.call(undisturbed, "schedule")["answer"]
+    expected = running.call(undisturbed, "finish", *ids)["answer"]
+    assert {kind for kind, *_ in expected.values()} == {"SUCCESS"}
+    assert making.call(url, "schedule")["answer"] == ids
+    assert running.call(url, "finish", *ids)["answer"] == expected
+    assert making.call(url, "tick")["answer"] == running.call(url, "tick")["answer"]
 
 
 def same_rows(our_url: str, their_url: str, tables: dict[str, str], deliberate: dict[str, Any] | None = None) -> None:
