@@ -30,7 +30,6 @@ NOT_YET_EXPORTED = {
     "AsyncSQLAlchemyDatasource",
     "ClientScheduleInput",
     "DBOSClient",
-    "Debouncer",
     "DebouncerClient",
     "KafkaMessage",
     "PropagateOtelContext",

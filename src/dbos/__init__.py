@@ -7,6 +7,7 @@ Where things are. Imports run downwards only.
                   decorators   workflow, step, classes, roles
                   starting     start workflows in the background
                   enqueueing   put workflows on queues;  queues: their limits
+                  debouncing   one run for many calls
                   steps        run_step, reserved step ids
                   calls        sleep, patches
                   results      handles, results, status
@@ -15,6 +16,7 @@ Where things are. Imports run downwards only.
         |
     engine/     what makes calls durable; no SQL
                   starting     write a new workflow;  enqueueing: one that waits on a queue
+                  debouncing   delay one that waits, with new arguments
                   workflows    execute, record the outcome, wait for it
                   steps        find, run, retry, record
                   operations   other calls that are recorded like steps
@@ -37,6 +39,7 @@ The names below are public. Everything else may change.
 
 from . import error
 from .api.app import DBOS
+from .api.debouncing import Debouncer
 from .api.decorators import DBOSConfiguredInstance
 from .api.enqueueing import EnqueueOptions
 from .api.handles import WorkflowHandle, WorkflowHandleAsync
@@ -73,6 +76,7 @@ __all__ = [
     "DBOSContextEnsure",
     "DBOSContextSetAuth",
     "DBOSPortableJSONSerializer",
+    "Debouncer",
     "DuplicationPolicy",
     "EnqueueOptions",
     "PortableWorkflowError",

@@ -24,6 +24,7 @@ from ..records import (
     WorkflowStarted,
 )
 from ..types import INTERNAL_QUEUE_NAME, StepRecord, VersionInfo, WorkflowOutcome
+from .debouncing import DebounceOperations
 from .queues import QueueOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version
 from .store import StoreRefused, StoreUnavailable
@@ -117,7 +118,7 @@ class Connections(Protocol):
     def close(self) -> None: ...
 
 
-class SqlStore(QueueOperations):
+class SqlStore(QueueOperations, DebounceOperations):
     """The store contract (see `store.Store`) over named SQL statements."""
 
     def __init__(self, connections: Connections) -> None:
