@@ -182,7 +182,7 @@ def _give_back(engine: Engine, parent: Execution | None, step_id: int | None) ->
 
     Also a replay, which awaits nothing else here, lets the others begin first.
     """
-    if parent is not None and step_id == parent.last_step_id:
+    if parent is not None and step_id is not None and step_id == parent.last_step_id:
         yield Wait(Waiter(), engine.clock.now_ms())
         parent.give_back(step_id)
 
