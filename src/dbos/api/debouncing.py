@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from ..engine.context import AssignedID, Context, Options, current_context, take_assigned_id
-from ..engine.debouncing import LATEST_MS, debounce_plan, function_debounce
+from ..engine.debouncing import LONGEST_MS, debounce_plan, function_debounce
 from ..engine.plans import Plan
 from ..engine.registry import WorkflowInfo
 from ..engine.running_loop import refuse_running_loop
@@ -73,6 +73,8 @@ class Debouncer(Generic[P, R]):
         if debounce_timeout_sec is not None:
             # 0 is no limit, too.
             self._timeout_ms = _milliseconds("debounce_timeout_sec", debounce_timeout_sec) or None
+            if self._timeout_ms is not None and self._timeout_ms < 0:
+                raise DBOSException(f"debounce_timeout_sec must not be negative, but is {debounce_timeout_sec!r}")
         self._queue_name = queue_name
         self._application_name = application_name
 
@@ -126,7 +128,7 @@ class Debouncer(Generic[P, R]):
 
         Args:
             debounce_key: Calls with the same key, workflow and queue are one.
-            debounce_period_sec: How long from now until the run, in seconds.
+            debounce_period_sec: How long from now until the run, in seconds; 0 or less is at once.
             args, kwargs: The arguments of the workflow.
 
         Returns:
@@ -234,6 +236,6 @@ def _check_options(options: Options, assigned: AssignedID | None) -> None:
 
 
 def _milliseconds(name: str, seconds: object) -> int:
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or seconds < 0:
-        raise DBOSException(f"{name} must be a number of seconds from 0 on, not {seconds!r}")
-    return min(int(seconds * 1000), LATEST_MS)
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
+        raise DBOSException(f"{name} must be a finite number of seconds, not {seconds!r}")
+    return max(-LONGEST_MS, min(int(seconds * 1000), LONGEST_MS))

@@ -38,7 +38,8 @@ BOUNCE = "DBOS.debounce_delayed_workflow"
 
 # How long to wait before looking again at a workflow that keeps its key though it is not delayed any more.
 LEAVING_MS = 1000
-LATEST_MS = 2**63 - 1
+# Times are counted in milliseconds since the epoch, in 8 bytes: this far away stays far from the limit.
+LONGEST_MS = 2**62
 
 
 class Found(TypedDict):
@@ -118,10 +119,10 @@ def function_debounce(
             record.application_name = application_name
             record.application_version = options.app_version
         now_ms = engine.clock.now_ms()
-        due_ms = min(now_ms + period_ms, LATEST_MS)
+        due_ms = now_ms + period_ms
         deadline_ms = None
         if timeout_ms is not None:
-            deadline_ms = min(now_ms + timeout_ms, LATEST_MS)
+            deadline_ms = now_ms + timeout_ms
             due_ms = min(due_ms, deadline_ms)
         waiting = waiting_record(
             record,
@@ -276,7 +277,7 @@ def _bounce(
         call.queue_name,
         call.deduplication_id,
         call.application_name,
-        min(now_ms + call.period_ms, LATEST_MS),
+        now_ms + call.period_ms,
         inputs,
         serialization,
         step,
