@@ -29,7 +29,6 @@ SURFACE: dict[str, Any] = json.loads(
 NOT_YET_EXPORTED = {
     "AsyncSQLAlchemyDatasource",
     "DBOSClient",
-    "Debouncer",
     "DebouncerClient",
     "KafkaMessage",
     "PropagateOtelContext",

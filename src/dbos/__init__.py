@@ -8,6 +8,7 @@ Where things are. Imports run downwards only.
                   starting     start workflows in the background
                   enqueueing   put workflows on queues;  queues: their limits
                   schedules    run workflows at the times of a cron expression
+                  debouncing   one run for many calls
                   steps        run_step, reserved step ids
                   calls        sleep, patches
                   results      handles, results, status
@@ -16,6 +17,7 @@ Where things are. Imports run downwards only.
         |
     engine/     what makes calls durable; no SQL
                   starting     write a new workflow;  enqueueing: one that waits on a queue
+                  debouncing   delay one that waits, with new arguments
                   workflows    execute, record the outcome, wait for it
                   steps        find, run, retry, record
                   operations   other calls that are recorded like steps
@@ -39,6 +41,7 @@ The names below are public. Everything else may change.
 
 from . import error
 from .api.app import DBOS
+from .api.debouncing import Debouncer
 from .api.decorators import DBOSConfiguredInstance
 from .api.enqueueing import EnqueueOptions
 from .api.handles import WorkflowHandle, WorkflowHandleAsync
@@ -78,6 +81,7 @@ __all__ = [
     "DBOSContextEnsure",
     "DBOSContextSetAuth",
     "DBOSPortableJSONSerializer",
+    "Debouncer",
     "DuplicationPolicy",
     "EnqueueOptions",
     "PortableWorkflowError",

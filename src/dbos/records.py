@@ -103,7 +103,7 @@ class ParentStep:
 
 @dataclass(slots=True)
 class QueuePlace:
-    """Where a workflow waits, and for what."""
+    """Where a workflow waits, and for what. A debounced one may be delayed further, up to its debounce deadline."""
 
     queue_name: str
     priority: int = 0
@@ -111,6 +111,8 @@ class QueuePlace:
     partition_key: str | None = None
     delay_until_ms: int | None = None
     schedule_name: str | None = None
+    is_debounced: bool = False
+    debounce_deadline_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -175,6 +177,8 @@ class WorkflowStarted:
             row["pk"] = queue.partition_key
             row["du"] = queue.delay_until_ms
             row["sn"] = queue.schedule_name
+            row["db"] = queue.is_debounced
+            row["de"] = queue.debounce_deadline_ms
         if self.parent is not None:
             parent = self.parent
             row["p"] = parent.workflow_id
@@ -221,6 +225,25 @@ class ScheduledRun:
     schedule: Schedule
     record: WorkflowStarted
     tick: datetime | None = None
+
+
+@dataclass(slots=True)
+class Bounce:
+    """New arguments and a later start for a debounced workflow, while it is still the delayed holder of its key.
+
+    `application_name` is whose row it may be, besides a row of nobody; None is anybody's. `step` is the step of the
+    workflow that debounces, written in the same transaction and only while its token owns that workflow.
+    """
+
+    workflow_id: str
+    name: str
+    queue_name: str
+    deduplication_id: str
+    application_name: str | None
+    delay_until_ms: int
+    inputs: str
+    serialization: str
+    step: StepCompleted | None = None
 
 
 Record = Union[StepCompleted, WorkflowStarted, WorkflowFinished]

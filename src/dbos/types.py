@@ -194,6 +194,17 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyHolder:
+    """Who holds a deduplication id, as far as a debounce has to know the workflow."""
+
+    workflow_id: str
+    name: str | None
+    status: str
+    is_debounced: bool
+    application_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RateLimit:
     """At most `limit` starts in any window of `period_seconds`."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from dbos.records import Record, StepCompleted, WorkflowFinished
+from dbos.records import Bounce, Record, StepCompleted, WorkflowFinished
 from dbos.storage.database import SqlStore
 from dbos.storage.migrate import connect_sqlite, migrate_sqlite
 from dbos.storage.sqlite import SqliteConnections
@@ -83,6 +83,15 @@ class SimulatedDatabase:
         if record.parent is None:
             return True
         return self.owner(record.parent.workflow_id) == record.parent.owner_token
+
+    def trace_of_bounce(self, bounce: Bounce) -> Any:
+        """What a bounce could change."""
+        waiting = self.rows(
+            "SELECT w.*, i.inputs FROM workflow_status AS w JOIN workflow_input AS i USING (workflow_uuid) "
+            "WHERE w.workflow_uuid = ?",
+            bounce.workflow_id,
+        )
+        return waiting, None if bounce.step is None else self.trace(bounce.step)
 
     def trace(self, record: Record) -> Any:
         """What a record could change, to compare before and after a commit that must not change it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dbos.records import Answer, Record, StepCompleted, Verdict
+from dbos.records import Answer, Bounce, Record, StepCompleted, Verdict
 from dbos.storage.store import StoreRefused, StoreUnavailable
 
 from .virtual import SimulatedCrash, current_actor
@@ -27,6 +27,7 @@ WRITES = {
     "resume_workflows",
     "promote_delayed",
     "set_workflow_delay",
+    "bounce",
     "register_queue",
     "update_queue",
     "delete_queue",
@@ -71,6 +72,8 @@ class FaultyStore:
         if name in WRITES:
 
             def change(*args: Any, **kwargs: Any) -> Any:
+                if name == "bounce":
+                    return self._bounce(*args)
                 answer = operation(*args, **kwargs)
                 if name == "requeue_pending":
                     self._process.world.note_requeued(answer)
@@ -80,6 +83,18 @@ class FaultyStore:
 
             return lambda *args, **kwargs: self._change(name, lambda: change(*args, **kwargs))
         return lambda *args, **kwargs: self._read(lambda: operation(*args, **kwargs))
+
+    def _bounce(self, bounce: Bounce, now_ms: int) -> Verdict | None:
+        world = self._process.world
+        is_fenced = bounce.step is not None and not world.database.may_write(bounce.step)
+        before = world.database.trace_of_bounce(bounce)
+        answer = self._store.bounce(bounce, now_ms)
+        if is_fenced and (answer is not Verdict.FENCED or world.database.trace_of_bounce(bounce) != before):
+            world.violate(f"{bounce!r} by {self._process}, which does not own the workflow, was answered {answer}")
+        if answer is Verdict.FENCED:
+            assert bounce.step is not None
+            world.note_answer(bounce.step, answer)
+        return answer
 
     def _read(self, operation: Callable[[], Any]) -> Any:
         process = self._process

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from dbos.engine import dispatcher, waiting, workflows
+from dbos.engine import debouncing, dispatcher, waiting, workflows
 from dbos.engine.execution import Execution
 from dbos.engine.steps import record_step
-from dbos.records import StepCompleted, Verdict
+from dbos.records import Bounce, StepCompleted, Verdict
 from dbos.storage import sqlite
 from dbos.storage.database import SqlStore
 
@@ -137,6 +137,33 @@ def go_on_after_being_fenced(patch: Patch) -> None:
     patch.setattr("dbos.engine.steps.record_step", record)
 
 
+def bounce_for_anybody(patch: Patch) -> None:
+    change_statements(patch, "bounce", " AND p.owner_xid = ?11")
+
+
+def bounce_without_the_step(patch: Patch) -> None:
+    """The step follows in a transaction of its own."""
+    original = SqlStore.bounce
+
+    def bounce(self: SqlStore, bounce: Bounce, now_ms: int) -> Any:
+        if bounce.step is None:
+            return original(self, bounce, now_ms)
+        answer = original(self, dataclasses.replace(bounce, step=None), now_ms)
+        return answer if answer is None else self.commit([bounce.step])[0]
+
+    patch.setattr(SqlStore, "bounce", bounce)
+
+
+def give_ids_back_at_once(patch: Patch) -> None:
+    """Before the calls that are gathered with this one have drawn theirs."""
+
+    def give_back(engine: Any, parent: Any, step_id: Any) -> Any:
+        parent.give_back(step_id)
+        yield from ()
+
+    patch.setattr(debouncing, "_give_back", give_back)
+
+
 MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Result]]]]] = [
     (replay_nothing, lambda: crashes("sequence_of_steps")),
     (answer_before_the_commit, lambda: crashes("sequence_of_steps")),
@@ -147,6 +174,9 @@ MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Re
     (let_losers_keep_results, takeovers),
     (start_children_without_the_parents_row, lambda: crashes("children")),
     (go_on_after_being_fenced, takeovers),
+    (bounce_for_anybody, takeovers),
+    (bounce_without_the_step, takeovers),
+    (give_ids_back_at_once, lambda: crashes("gathered_debounces")),
 ]
 
 

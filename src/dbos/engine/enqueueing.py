@@ -40,7 +40,7 @@ def enqueue_plan(engine: Engine, queue_name: str, target: Target) -> Plan[str]:
 
     def make_record(workflow_id: str, context: Context, parent: Execution | None) -> WorkflowStarted:
         record, _ = start_record(engine, target, workflow_id, context, parent)
-        return _waiting(record, queue_name, options)
+        return waiting_record(record, queue_name, options)
 
     return (yield from _enqueue(engine, target.info.name, make_record, options, None, False))
 
@@ -89,7 +89,7 @@ def enqueue_named_plan(
             assumed_role=identity.assumed_role if roles is None else None,
             attributes=json.dumps(options.attributes) if options.attributes else None,
         )
-        return _waiting(record, queue_name, options)
+        return waiting_record(record, queue_name, options)
 
     return (yield from _enqueue(engine, target.name, make_record, options, workflow_id, reject))
 
@@ -115,7 +115,7 @@ def _enqueue(
     return created.workflow_id
 
 
-def _waiting(record: WorkflowStarted, queue_name: str, options: Options) -> WorkflowStarted:
+def waiting_record(record: WorkflowStarted, queue_name: str, options: Options) -> WorkflowStarted:
     """Turn the record of a start into that of a workflow on a queue."""
     record.status = "ENQUEUED" if options.delay_until_epoch_ms is None else "DELAYED"
     record.owner_token = None

@@ -69,6 +69,9 @@ class Started:
 
 # Makes the record of a new workflow with this id, for this context, as a child of this execution.
 MakeRecord = Callable[[str, Context, "Execution | None"], WorkflowStarted]
+# What to do when the deduplication id of a record is held, which was to be started at this time: the id of the workflow
+# to take for the new one, or None to try again.
+MeetHolder = Callable[[WorkflowStarted, "Execution | None", int], Plan["str | None"]]
 
 
 @dataclass(slots=True)
@@ -119,11 +122,13 @@ def create_plan(
     workflow_id: str | None = None,
     reject: bool = False,
     attach_to_holder: bool = False,
+    meet_holder: MeetHolder | None = None,
 ) -> Plan[Created]:
     """Write the record of a new workflow, in workflow code together with the parent's step; or find the existing one.
 
     The id is `workflow_id`, else the ambient one, else that of a child, else a fresh one. `reject` refuses an id in
-    use; `attach_to_holder` takes the workflow that holds the deduplication id for the new one.
+    use; `attach_to_holder` takes the workflow that holds the deduplication id for the new one; `meet_holder` decides
+    what to do about it, and records the step if it takes it.
     """
     context = current_context() or Context()
     parent = context.execution
@@ -184,8 +189,13 @@ def create_plan(
             return Created(workflow_id)
         assert isinstance(answer, DeduplicationTaken)
         assert record.queue is not None
+        if meet_holder is not None:
+            met = yield from meet_holder(record, parent, started_at_ms)
+            if met is not None:
+                return Created(met)
+            continue
         if not attach_to_holder:
-            yield from _refuse(
+            yield from refuse(
                 DBOSQueueDeduplicatedError(workflow_id, record.queue.queue_name, record.queue.deduplication_id or ""),
                 record,
                 parent,
@@ -214,7 +224,7 @@ def _attach(
     """The id is in use: refuse, unless the workflow that has it is of the same function."""
     workflow_id = record.workflow_id
     if reject:
-        yield from _refuse(
+        yield from refuse(
             DBOSWorkflowIDInUseError(workflow_id, existing.status, existing.name or ""), record, parent, started_at_ms
         )
     for what, stored, given in (
@@ -261,7 +271,7 @@ def _record_holder(
     )
 
 
-def _refuse(error: Exception, record: WorkflowStarted, parent: Execution | None, started_at_ms: int) -> Plan[None]:
+def refuse(error: Exception, record: WorkflowStarted, parent: Execution | None, started_at_ms: int) -> Plan[None]:
     """Raise the error; in workflow code it is recorded, since a replay must meet it too."""
     if parent is not None and record.parent is not None:
         yield from record_operation(parent, record.parent.step_id, record.name, started_at_ms, error=error)
@@ -269,14 +279,16 @@ def _refuse(error: Exception, record: WorkflowStarted, parent: Execution | None,
 
 
 def start_record(
-    engine: Engine, target: Target, workflow_id: str, context: Context, parent: Execution | None
+    engine: Engine,
+    target: Target,
+    workflow_id: str,
+    context: Context,
+    parent: Execution | None,
+    encoded: tuple[str, str] | None = None,
 ) -> tuple[WorkflowStarted, Identity]:
+    """The record of a workflow that starts here at once; `encoded` are its arguments, if they are encoded already."""
     info, options, settings = target.info, context.options, engine.settings
-    format_name = engine.payloads.format_for(info.serialization_type)
-    try:
-        inputs = engine.payloads.encode_arguments(target.args, target.kwargs, format_name)
-    except Exception as error:
-        raise explain(error, f"the arguments of workflow {info.name!r} (id {workflow_id})") from error
+    inputs, format_name = encoded or encode_inputs(engine, target, f"id {workflow_id}")
     identity = context.identity.copy()
     timeout_ms, deadline_ms = None, None
     if options.timeout is not None:
@@ -311,6 +323,15 @@ def start_record(
     )
     check_record(record)
     return record, identity
+
+
+def encode_inputs(engine: Engine, target: Target, which: str) -> tuple[str, str]:
+    """The arguments as they are stored, and the name of their format."""
+    format_name = engine.payloads.format_for(target.info.serialization_type)
+    try:
+        return engine.payloads.encode_arguments(target.args, target.kwargs, format_name), format_name
+    except Exception as error:
+        raise explain(error, f"the arguments of workflow {target.info.name!r} ({which})") from error
 
 
 def check_record(record: WorkflowStarted) -> None:

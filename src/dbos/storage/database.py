@@ -23,9 +23,10 @@ from ..records import (
     WorkflowStarted,
 )
 from ..types import INTERNAL_QUEUE_NAME, StepRecord, VersionInfo, WorkflowOutcome
+from .debouncing import DebounceOperations
 from .encoding import encode_json
 from .queues import QueueOperations
-from .rows import WorkflowRow, to_outcome, to_step, to_version
+from .rows import WorkflowRow, to_outcome, to_step, to_version, verdict_on_step
 from .schedules import ScheduleOperations
 from .store import StoreUnavailable
 
@@ -112,7 +113,7 @@ class Connections(Protocol):
     def close(self) -> None: ...
 
 
-class SqlStore(QueueOperations, ScheduleOperations):
+class SqlStore(QueueOperations, ScheduleOperations, DebounceOperations):
     """The store contract (see `store.Store`) over named SQL statements."""
 
     def __init__(self, connections: Connections) -> None:
@@ -193,7 +194,7 @@ class SqlStore(QueueOperations, ScheduleOperations):
         return self._answer_to_start(record)
 
     def _answer_to_step(self, record: StepCompleted) -> Answer:
-        verdict = _verdict_on_step(record, self._db.read("find_step", (record.workflow_id, record.step_id)))
+        verdict = verdict_on_step(record, self._db.read("find_step", (record.workflow_id, record.step_id)))
         if verdict is None:
             raise StoreUnavailable(f"step {record.step_id} of workflow {record.workflow_id} was not written yet")
         return verdict
@@ -207,11 +208,11 @@ class SqlStore(QueueOperations, ScheduleOperations):
         with self._db.transaction() as execute:
             if step is not None:
                 place = (step.workflow_id, step.step_id)
-                verdict = _verdict_on_step(step, execute("find_step", place))
+                verdict = verdict_on_step(step, execute("find_step", place))
                 if verdict is not None:
                     return verdict
                 execute("record_step", (*step.row().values(), self._db.now_ms()))
-                verdict = _verdict_on_step(step, execute("find_step", place))
+                verdict = verdict_on_step(step, execute("find_step", place))
                 if verdict is not Verdict.APPLIED:
                     return verdict or Verdict.FENCED
             effect(execute)
@@ -369,21 +370,6 @@ class SqlStore(QueueOperations, ScheduleOperations):
 
     def close(self) -> None:
         self._db.close()
-
-
-def _verdict_on_step(record: StepCompleted, rows: Sequence[Row]) -> Verdict | None:
-    """What the rows of find_step say about a record; None while its place is free."""
-    if not rows:
-        return Verdict.FENCED
-    owner, name, completed_at_ms, _ = rows[0]
-    # Whoever lost the workflow stops here, even if this very row is its own (02 R77, R136).
-    if owner != record.owner_token:
-        return Verdict.FENCED
-    if name is None:
-        return None
-    # The same completion time means that an earlier try of this record did commit (02 R84).
-    own = completed_at_ms == record.completed_at_ms
-    return Verdict.APPLIED if own or record.keep_existing else Verdict.REPEATED
 
 
 def _statements_of(record: Record) -> frozenset[str]:

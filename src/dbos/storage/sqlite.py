@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from ..logs import logger
@@ -131,7 +132,7 @@ class SqliteConnections:
         with self._write_lock, self._errors(), self._transaction() as execute:
             rows: list[Row] = []
             for text in self._statements[name]:
-                rows = execute(text, parameters).fetchall()
+                rows = execute(text, parameters[: _parameter_count(text)]).fetchall()
             return rows
 
     def claim(self, name: str, parameters: Row, queue_name: str | None) -> list[Row]:
@@ -232,6 +233,12 @@ class SqliteConnections:
 
     def _errors(self) -> Any:
         return translated_errors(self._path)
+
+
+@cache
+def _parameter_count(text: str) -> int:
+    """How many parameters a text of a statement takes; a later text may take more."""
+    return max((int(number) for number in re.findall(r"\?(\d+)", text)), default=0)
 
 
 def _preallocate_log(writer: sqlite3.Connection, path: str) -> None:

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from ..error import DBOSException
-from ..records import Answer, Record, ScheduledRun, StepCompleted, Verdict
-from ..types import Claim, ClaimedWorkflow, QueueConfig, Schedule, StepRecord, VersionInfo, WorkflowOutcome
+from ..records import Answer, Bounce, Record, ScheduledRun, StepCompleted, Verdict
+from ..types import Claim, ClaimedWorkflow, KeyHolder, QueueConfig, Schedule, StepRecord, VersionInfo, WorkflowOutcome
 from .rows import WorkflowRow
 
 
@@ -119,6 +119,19 @@ class Store(Protocol):
 
     def find_holder(self, queue_name: str, deduplication_id: str) -> str | None:
         """The workflow that holds a deduplication id of a queue."""
+        ...
+
+    def find_key_holder(self, queue_name: str, deduplication_id: str) -> tuple[bool, KeyHolder | None]:
+        """Whether the queue is registered, and the workflow that holds a deduplication id of it."""
+        ...
+
+    def bounce(self, bounce: Bounce, now_ms: int) -> Verdict | None:
+        """Give a debounced workflow new inputs and a later start, with the step of the workflow that asks for it.
+
+        One transaction. None: the workflow is not what the bounce says any more, and nothing was written. Otherwise
+        APPLIED, and for one with a step FENCED or REPEATED, as for step records. Repeating one with a step after
+        StoreUnavailable finds its own row; without a step it bounces once more, with the same inputs and time.
+        """
         ...
 
     def register_queue(self, queue: QueueConfig, now_ms: int, *, overwrite: bool) -> QueueConfig:

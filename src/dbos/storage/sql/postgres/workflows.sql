@@ -3,7 +3,7 @@
 -- a application, r recovery attempts, to timeout, dl deadline, u user, ro roles, ar assumed role, at attributes;
 -- of a child start also p parent, pt its owner token, i step id, b began, f finished, rj reject an existing one.
 -- of a workflow that waits on a queue also q queue, pr priority, dd deduplication id, pk partition key, du delayed
--- until, sn schedule.
+-- until, sn schedule, db debounced, de debounce deadline.
 -- $2 is the process's clock in ms; status times of this table come from the database clock.
 
 -- Plans must not depend on how large the planner believes a table to be, since it may have been empty a moment ago.
@@ -17,7 +17,7 @@ WITH input AS MATERIALIZED (
   SELECT * FROM json_to_recordset($1::json)
     AS r (w text, s text, n text, cn text, gn text, "in" text, z text, ct text, ot text, x text, v text, ai text,
           a text, r int8, "to" int8, dl int8, u text, ro text, ar text, at text,
-          q text, pr int4, dd text, pk text, du int8, sn text)
+          q text, pr int4, dd text, pk text, du int8, sn text, db boolean, de int8)
 ), inputs AS MATERIALIZED (
   SELECT jsonb_object_agg(ct, "in") AS by_token FROM input
 ), started AS (
@@ -26,9 +26,9 @@ WITH input AS MATERIALIZED (
      application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
      workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes,
      queue_name, priority, deduplication_id,
-     queue_partition_key, delay_until_epoch_ms, schedule_name)
+     queue_partition_key, delay_until_epoch_ms, schedule_name, is_debounced, debounce_deadline_epoch_ms)
   SELECT w, s, n, cn, gn, z, ct, ot, x, v, ai, a, r, "to", dl, u, ro, ar, at::jsonb,
-         q, COALESCE(pr, 0), dd, pk, du, sn
+         q, COALESCE(pr, 0), dd, pk, du, sn, COALESCE(db, FALSE), de
   FROM input ORDER BY w
   ON CONFLICT DO NOTHING
   RETURNING workflow_uuid, creator_xid
@@ -44,7 +44,7 @@ WITH input AS MATERIALIZED (
   SELECT * FROM json_to_recordset($1::json)
     AS r (w text, s text, n text, cn text, gn text, "in" text, z text, ct text, ot text, x text, v text, ai text,
           a text, r int8, "to" int8, dl int8, u text, ro text, ar text, at text, p text, pt text, i int4,
-          q text, pr int4, dd text, pk text, du int8, sn text)
+          q text, pr int4, dd text, pk text, du int8, sn text, db boolean, de int8)
   ORDER BY p, w
 ), inputs AS MATERIALIZED (
   SELECT jsonb_object_agg(ct, "in") AS by_token FROM input
@@ -54,9 +54,9 @@ WITH input AS MATERIALIZED (
      application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
      workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes,
      parent_workflow_id, queue_name, priority, deduplication_id,
-     queue_partition_key, delay_until_epoch_ms, schedule_name)
+     queue_partition_key, delay_until_epoch_ms, schedule_name, is_debounced, debounce_deadline_epoch_ms)
   SELECT w, s, n, cn, gn, z, ct, ot, x, v, ai, a, r, "to", dl, u, ro, ar, at::jsonb, p,
-         q, COALESCE(pr, 0), dd, pk, du, sn
+         q, COALESCE(pr, 0), dd, pk, du, sn, COALESCE(db, FALSE), de
   FROM input
   CROSS JOIN LATERAL (
     SELECT owner_xid FROM {schema}.workflow_status WHERE workflow_uuid = input.p FOR NO KEY UPDATE

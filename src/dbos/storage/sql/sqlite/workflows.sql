@@ -3,7 +3,7 @@
 -- a application, r recovery attempts, to timeout, dl deadline, u user, ro roles, ar assumed role, at attributes;
 -- of a child start also p parent, pt its owner token, i step id, b began, f finished, rj reject an existing one.
 -- of a workflow that waits on a queue also q queue, pr priority, dd deduplication id, pk partition key, du delayed
--- until, sn schedule.
+-- until, sn schedule, db debounced, de debounce deadline.
 -- Every time is supplied by the process (?2): the defaults frozen into an old file may have second precision.
 
 -- name: start_workflows
@@ -14,12 +14,13 @@ INSERT INTO workflow_status
    application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
    workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes,
    queue_name, priority, deduplication_id, queue_partition_key,
-   delay_until_epoch_ms, schedule_name, created_at, updated_at)
+   delay_until_epoch_ms, schedule_name, is_debounced, debounce_deadline_epoch_ms, created_at, updated_at)
 SELECT json_extract(r.value, '$.w'), json_extract(r.value, '$.s'), json_extract(r.value, '$.n'), json_extract(r.value, '$.cn'), json_extract(r.value, '$.gn'),
        json_extract(r.value, '$.z'), json_extract(r.value, '$.ct'), json_extract(r.value, '$.ot'), json_extract(r.value, '$.x'), json_extract(r.value, '$.v'),
        json_extract(r.value, '$.ai'), json_extract(r.value, '$.a'), json_extract(r.value, '$.r'), json_extract(r.value, '$.to'), json_extract(r.value, '$.dl'),
        json_extract(r.value, '$.u'), json_extract(r.value, '$.ro'), json_extract(r.value, '$.ar'), json_extract(r.value, '$.at'),
        json_extract(r.value, '$.q'), COALESCE(json_extract(r.value, '$.pr'), 0), json_extract(r.value, '$.dd'), json_extract(r.value, '$.pk'), json_extract(r.value, '$.du'), json_extract(r.value, '$.sn'),
+       COALESCE(json_extract(r.value, '$.db'), 0), json_extract(r.value, '$.de'),
        ?2, ?2
 FROM json_each(?1) AS r
 WHERE TRUE
@@ -39,12 +40,13 @@ INSERT INTO workflow_status
    application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
    workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes,
    parent_workflow_id, queue_name, priority, deduplication_id, queue_partition_key,
-   delay_until_epoch_ms, schedule_name, created_at, updated_at)
+   delay_until_epoch_ms, schedule_name, is_debounced, debounce_deadline_epoch_ms, created_at, updated_at)
 SELECT json_extract(r.value, '$.w'), json_extract(r.value, '$.s'), json_extract(r.value, '$.n'), json_extract(r.value, '$.cn'), json_extract(r.value, '$.gn'),
        json_extract(r.value, '$.z'), json_extract(r.value, '$.ct'), json_extract(r.value, '$.ot'), json_extract(r.value, '$.x'), json_extract(r.value, '$.v'),
        json_extract(r.value, '$.ai'), json_extract(r.value, '$.a'), json_extract(r.value, '$.r'), json_extract(r.value, '$.to'), json_extract(r.value, '$.dl'),
        json_extract(r.value, '$.u'), json_extract(r.value, '$.ro'), json_extract(r.value, '$.ar'), json_extract(r.value, '$.at'),
        p.workflow_uuid, json_extract(r.value, '$.q'), COALESCE(json_extract(r.value, '$.pr'), 0), json_extract(r.value, '$.dd'), json_extract(r.value, '$.pk'), json_extract(r.value, '$.du'), json_extract(r.value, '$.sn'),
+       COALESCE(json_extract(r.value, '$.db'), 0), json_extract(r.value, '$.de'),
        ?2, ?2
 FROM json_each(?1) AS r
 JOIN workflow_status AS p ON p.workflow_uuid = json_extract(r.value, '$.p') AND p.owner_xid = json_extract(r.value, '$.pt')
