@@ -111,7 +111,9 @@ class Engine:
 
         Those stay that a live process executes which was given the same executor id.
         """
-        dead = None if self.process is None else self.drivers.read(lambda store: self.find_dead(store, patient=False))
+        dead = None
+        if self.process is not None:
+            dead = self.drivers.read(lambda store: store.find_dead(self.find_other_owners(), patient=False))
         count = len(self.requeue_pending(self.executor_id, dead))
         if count:
             logger.info("Recovering %d workflows from application version %s", count, self.application_version)
@@ -128,10 +130,10 @@ class Engine:
             lambda store: store.requeue_pending(executor_id, self.application_version, self.settings.name, dead)
         )
 
-    def find_dead(self, store: Store, *, patient: bool) -> list[str]:
-        """The processes that own workflows of this version and are gone."""
-        owners = store.find_owners(self.settings.name, self.application_version)
-        return store.find_dead([owner for owner in owners if owner != self.process], patient=patient)
+    def find_other_owners(self) -> list[str]:
+        """The other processes, alive or dead, that own running workflows of this version."""
+        owners = self.store.find_owners(self.settings.name, self.application_version)
+        return [owner for owner in owners if owner != self.process]
 
     def _report_stranded(self) -> None:
         """Say loudly which waiting work this version leaves alone (02 R261)."""

@@ -67,7 +67,8 @@ class Takeover(Service):
             return self.interval_seconds
         self._must_look = False
         try:
-            dead = engine.find_dead(engine.store, patient=True)
+            others = engine.find_other_owners()
+            dead = engine.store.find_dead(others, patient=True)
         except BaseException:
             self._must_look = True
             raise
@@ -76,8 +77,8 @@ class Takeover(Service):
         certain = [process for process, since_ms in self._suspects.items() if now_ms - since_ms >= self._sure_ms]
         if certain:
             self._take_over(certain)
-        # Until nobody is suspected any more.
-        self._must_look |= bool(dead)
+        # As long as any of them may die.
+        self._must_look |= bool(others)
         pause_seconds = max(self.interval_seconds, took_seconds / SHARE_OF_TIME)
         return min(pause_seconds, self._sure_ms / 1000) if len(certain) < len(dead) else pause_seconds
 
