@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -60,6 +60,11 @@ class SimulatedDatabase:
     def owner(self, workflow_id: str) -> str | None:
         rows = self.rows("SELECT owner_xid FROM workflow_status WHERE workflow_uuid = ?", workflow_id)
         return rows[0][0] if rows else None
+
+    def owned_by(self, processes: Sequence[str]) -> list[str]:
+        """The running workflows of processes."""
+        rows = self.rows("SELECT workflow_uuid, owner_xid FROM workflow_status WHERE status = 'PENDING'")
+        return [workflow_id for workflow_id, token in rows if token[:18] in processes]
 
     def has_step(self, workflow_id: str, step_id: int) -> bool:
         sql = "SELECT 1 FROM operation_outputs WHERE workflow_uuid = ? AND function_id = ?"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Store operations that change the database, besides `commit`.
 WRITES = {
     "requeue_pending",
+    "requeue_dead",
     "claim_workflows",
     "create_schedule",
     "delete_schedule",
@@ -67,6 +68,18 @@ class FaultyStore:
                 world.violate(f"{record!r} was written by {self._process}, which does not own the workflow")
         return answers
 
+    def join(self, process: str) -> bool:
+        self._process.join(process)
+        return True
+
+    def is_shared(self) -> bool:
+        return self._process.has_company
+
+    def find_dead(self, processes: Sequence[str], *, patient: bool) -> list[str]:
+        living = self._process.world.living
+        found: list[str] = self._read(lambda: [process for process in processes if process not in living])
+        return found
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         operation = getattr(self._store, name)
         if name in WRITES:
@@ -74,11 +87,17 @@ class FaultyStore:
             def change(*args: Any, **kwargs: Any) -> Any:
                 if name == "bounce":
                     return self._bounce(*args)
+                world = self._process.world
+                lost = world.database.owned_by(args[0]) if name == "requeue_dead" else []
                 answer = operation(*args, **kwargs)
                 if name == "requeue_pending":
-                    self._process.world.note_requeued(answer)
+                    world.note_requeued(answer)
+                elif name == "requeue_dead":
+                    assert len(answer) == len(lost)
+                    world.note_requeued(lost)
+                    world.taken_over += len(lost)
                 elif name == "resume_workflows":
-                    self._process.world.note_requeued(args[0])
+                    world.note_requeued(args[0])
                 return answer
 
             return lambda *args, **kwargs: self._change(name, lambda: change(*args, **kwargs))

@@ -11,11 +11,12 @@ import pytest
 from dbos.engine import debouncing, dispatcher, waiting, workflows
 from dbos.engine.execution import Execution
 from dbos.engine.steps import record_step
+from dbos.ids import new_id
 from dbos.records import Bounce, StepCompleted, Verdict
 from dbos.storage import sqlite
 from dbos.storage.database import SqlStore
 
-from . import machine, test_two_executions
+from . import machine, test_survivors, test_two_executions
 from .checks import BY_NAME, baselines, problems
 from .faults import Faults, seeded
 from .virtual import Stuck, resolve
@@ -40,6 +41,12 @@ def schedules(*names: str) -> Iterator[tuple[str, Result]]:
 def takeovers() -> Iterator[tuple[str, Result]]:
     for seed in range(400):
         scenario, _, result = test_two_executions.run(seed)
+        yield scenario.name, result
+
+
+def survivors() -> Iterator[tuple[str, Result]]:
+    for seed in range(100):
+        scenario, _, result = test_survivors.run(seed)
         yield scenario.name, result
 
 
@@ -164,6 +171,14 @@ def give_ids_back_at_once(patch: Patch) -> None:
     patch.setattr(debouncing, "_give_back", give_back)
 
 
+def take_nothing_over(patch: Patch) -> None:
+    patch.setattr(SqlStore, "requeue_dead", lambda *args: [])
+
+
+def make_tokens_without_a_name(patch: Patch) -> None:
+    patch.setattr("dbos.engine.engine.tokens_of", lambda process: new_id)
+
+
 MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Result]]]]] = [
     (replay_nothing, lambda: crashes("sequence_of_steps")),
     (answer_before_the_commit, lambda: crashes("sequence_of_steps")),
@@ -177,6 +192,8 @@ MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Re
     (bounce_for_anybody, takeovers),
     (bounce_without_the_step, takeovers),
     (give_ids_back_at_once, lambda: crashes("gathered_debounces")),
+    (take_nothing_over, survivors),
+    (make_tokens_without_a_name, survivors),
 ]
 
 

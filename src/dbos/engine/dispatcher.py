@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..ids import new_id
 from ..types import INTERNAL_QUEUE_NAME, Claim, ClaimedWorkflow, QueueConfig
 from .execution import STEP_WINDOW
 from .services import Service
@@ -210,7 +209,7 @@ class Dispatcher(Service):
 
     def _claim(self, queue: QueueConfig, limit: int) -> list[ClaimedWorkflow]:
         engine = self.engine
-        self._token = new_id()
+        self._token = engine.new_token()
         claim = Claim(
             self._token,
             engine.executor_id,

@@ -172,6 +172,8 @@ class Listener(Service):
         else:
             # Which workflows is unknown: everybody looks again.
             engine.watcher.look_now()
+            if kind == "connected":
+                engine.takeover.note_connected()
 
 
 class Watcher(Service):

@@ -297,7 +297,7 @@ def start_record(
             deadline_ms = min(engine.clock.now_ms() + timeout_ms, 2**63 - 1)
     elif parent is not None:
         deadline_ms = parent.deadline_ms
-    token = new_id()
+    token = engine.new_token()
     record = WorkflowStarted(
         workflow_id=workflow_id,
         status="PENDING",

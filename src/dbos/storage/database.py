@@ -108,6 +108,12 @@ class Connections(Protocol):
 
     def listen(self, handle: Callable[[str, list[str]], None]) -> None: ...
 
+    def join(self, process: str) -> bool: ...
+
+    def is_shared(self) -> bool: ...
+
+    def find_dead(self, processes: Sequence[str], *, patient: bool) -> list[str]: ...
+
     def now_ms(self) -> int: ...
 
     def close(self) -> None: ...
@@ -318,10 +324,33 @@ class SqlStore(QueueOperations, ScheduleOperations, DebounceOperations):
 
     # --- recovery and claims
 
-    def requeue_pending(self, executor_id: str, application_version: str, application_name: str) -> list[str]:
+    def requeue_pending(
+        self, executor_id: str, application_version: str, application_name: str, dead: Sequence[str] | None = None
+    ) -> list[str]:
         identity = (executor_id, application_version, application_name)
-        rows = self._db.write("requeue_pending", (INTERNAL_QUEUE_NAME, self._db.now_ms(), *identity))
+        gone = None if dead is None else encode_json(list(dead))
+        rows = self._db.write("requeue_pending", (INTERNAL_QUEUE_NAME, self._db.now_ms(), *identity, gone))
         return [row[0] for row in rows]
+
+    def join(self, process: str) -> bool:
+        return self._db.join(process)
+
+    def is_shared(self) -> bool:
+        return self._db.is_shared()
+
+    def find_owners(self, application_name: str, application_version: str) -> list[str]:
+        return [row[0] for row in self._db.read("find_owners", (application_name, application_version))]
+
+    def find_dead(self, processes: Sequence[str], *, patient: bool) -> list[str]:
+        return self._db.find_dead(processes, patient=patient) if processes else []
+
+    def requeue_dead(self, dead: Sequence[str], application_version: str, application_name: str) -> list[str]:
+        identity = (encode_json(list(dead)), application_version, application_name)
+        rows = self._db.write("requeue_dead", (INTERNAL_QUEUE_NAME, self._db.now_ms(), *identity))
+        queues = [row[0] for row in rows]
+        if queues:
+            self._db.announce("queued", sorted(set(queues)))
+        return queues
 
     def count_waiting_elsewhere(
         self, application_name: str, application_version: str, executor_id: str

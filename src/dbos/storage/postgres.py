@@ -8,6 +8,7 @@ in pipeline mode, which makes them one implicit transaction. Readers and the rar
 from __future__ import annotations
 
 import hashlib
+import json
 import selectors
 import socket
 import threading
@@ -16,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from ..ids import process_key
 from .database import Execute, News, Row, Work
 from .encoding import encode_rows
 from .libpq import JournalSession
@@ -31,6 +33,10 @@ SIGNAL_CHANNEL = "dbos_signals_channel"
 LISTENERS_LOCK = int.from_bytes(hashlib.sha256(SIGNAL_CHANNEL.encode()).digest()[:8], "big", signed=True)
 # How often a process looks whether it is the only one that listens; who joins says so at once.
 LISTENERS_LOOK_SECONDS = 5.0
+# Of the connection whose locks tell that this process is alive: when its machine is gone, the server notices after some
+# 11 seconds, and not hours. (A process that merely stands still is answered for by its kernel.)
+PRESENCE_SETTINGS = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
+
 # Postgres limits a notification to 8,000 bytes; a longer list is announced as "something happened".
 MAX_NOTIFICATION_BYTES = 7900
 
@@ -99,6 +105,11 @@ class PostgresConnections:
         self._notify = notify
         self._lanes = (Lane(), Lane())
         self._others_listen = False
+        self._is_shared = False
+        # The lock that tells others that this process is alive.
+        self._process_key: int | None = None
+        # The connection to listen on, as long as nobody does.
+        self._presence: psycopg.Connection[Any] | None = None
         self._stop_listening: socket.socket | None = None
         self._closed = False
         self._pool: psycopg_pool.ConnectionPool[Any] = psycopg_pool.ConnectionPool(
@@ -218,20 +229,60 @@ class PostgresConnections:
     def changed_elsewhere(self) -> bool:
         return False
 
+    def join(self, process: str) -> bool:
+        if not self._notify:
+            return False
+        self._process_key = process_key(process)
+        try:
+            self._presence = self._open_presence()
+        except Exception as error:
+            raise translate(error) from error
+        return True
+
+    def is_shared(self) -> bool:
+        return self._is_shared
+
+    def find_dead(self, processes: Sequence[str], *, patient: bool) -> list[str]:
+        if self._process_key is None:
+            return []
+        keys = json.dumps({process: str(process_key(process)) for process in processes})
+        return [row[0] for row in self.read("find_dead", (self._process_key, keys, patient))]
+
+    def _open_presence(self) -> psycopg.Connection[Any]:
+        """The connection that listens, and whose locks say who is there; others are told that somebody has come."""
+        connection = self.connect()
+        try:
+            connection.execute(PRESENCE_SETTINGS.encode())
+            connection.execute(f"LISTEN {SIGNAL_CHANNEL}".encode())
+            # Who listens holds this lock together with all others who do, so each can see whether it is alone.
+            keys = [LISTENERS_LOCK] if self._process_key is None else [LISTENERS_LOCK, self._process_key]
+            for key in keys:
+                # Shared, so that a connection that the server still takes for open does not lock out the next one.
+                connection.execute("SELECT pg_advisory_lock_shared($1)", (key,))
+            connection.execute("SELECT pg_notify($1, $2)", (SIGNAL_CHANNEL, "joined"))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def listen(self, handle: Callable[[str, list[str]], None]) -> None:
         if not self._notify or self._closed:
             return
         try:
-            with self.connect() as connection:
-                connection.execute(f"LISTEN {SIGNAL_CHANNEL}".encode())
-                # Who listens holds this lock together with all others who do, so each can see whether it is alone.
-                connection.execute("SELECT pg_advisory_lock_shared($1)", (LISTENERS_LOCK,))
-                connection.execute("SELECT pg_notify($1, $2)", (SIGNAL_CHANNEL, "joined"))
+            connection, self._presence = self._presence, None
+            with connection or self._open_presence() as connection:
                 self._look_for_listeners(connection)
                 handle("connected", [])
                 self._pass_on(connection, handle)
         except Exception as error:
-            raise translate(error) from error
+            trouble = translate(error)
+            if isinstance(trouble, StoreUnavailable) and not self._closed:
+                # At once, before others take this process for dead.
+                with suppress(Exception):
+                    self._presence = self._open_presence()
+                if self._closed:
+                    self._close_presence()
+            raise trouble from error
 
     def _pass_on(self, connection: psycopg.Connection[Any], handle: Callable[[str, list[str]], None]) -> None:
         own = connection.info.backend_pid
@@ -247,6 +298,7 @@ class PostgresConnections:
                 for notification in connection.notifies(timeout=0):
                     if notification.payload == "joined":
                         look = True
+                        self._is_shared |= notification.pid != own
                     elif notification.pid != own and all(notification.pid != lane.pid for lane in self._lanes):
                         handle(*parse_payload(notification.payload))
                 if look or time.monotonic() - looked_at >= LISTENERS_LOOK_SECONDS:
@@ -265,6 +317,7 @@ class PostgresConnections:
         )
         row = connection.execute(query, (LISTENERS_LOCK,)).fetchone()
         self._others_listen = row is None or row[0] > 1
+        self._is_shared |= self._others_listen
 
     def close(self) -> None:
         self._closed = True
@@ -272,10 +325,17 @@ class PostgresConnections:
         if wake is not None:
             with suppress(OSError):  # the listener has ended by itself
                 wake.send(b"x")
+        self._close_presence()
         self._pool.close(timeout=2)
         for lane in self._lanes:
             with lane.lock:
                 lane.close()
+
+    def _close_presence(self) -> None:
+        """Close the connection that waits for a listener; whoever listens on one closes it."""
+        presence, self._presence = self._presence, None
+        if presence is not None:
+            presence.close()
 
     def _configure(self, connection: psycopg.Connection[Any]) -> None:
         settings = SERVICE_SETTINGS

@@ -21,6 +21,7 @@ from typing import Any
 from ..logs import logger
 from .database import Execute, News, Row, Work
 from .encoding import encode_rows
+from .lock_file import Presence
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
 
@@ -59,6 +60,9 @@ class SqliteConnections:
         self._write_lock = threading.RLock()
         self._readers: list[sqlite3.Connection] = []
         self._data_version = 0
+        self._presence: Presence | None = None
+        self._joined_at_version = 0
+        self._is_shared = False
         self._closed = False
         # A private memory database lives and dies with its one connection, which then also reads.
         self._shared = path == ":memory:" or "mode=memory" in path
@@ -177,6 +181,37 @@ class SqliteConnections:
     def listen(self, handle: Callable[[str, list[str]], None]) -> None:
         """Nothing to listen to: see `announce`."""
 
+    def join(self, process: str) -> bool:
+        with self._write_lock, self._errors():
+            path: str = self._writer.execute("PRAGMA database_list").fetchone()[2]
+            self._joined_at_version = self._writer.execute("PRAGMA data_version").fetchone()[0]
+        if not path:
+            return False
+        try:
+            self._presence = Presence(path, process)
+        except OSError as error:
+            logger.warning(
+                "Other processes cannot see whether this one is alive (%s). After a crash its work waits for a launch "
+                "with the same executor id",
+                error,
+            )
+            return False
+        return True
+
+    def is_shared(self) -> bool:
+        if not self._is_shared and self._write_lock.acquire(blocking=False):
+            try:
+                with self._errors():
+                    (version,) = self._writer.execute("PRAGMA data_version").fetchone()
+            finally:
+                self._write_lock.release()
+            self._is_shared = version != self._joined_at_version
+        return self._is_shared
+
+    def find_dead(self, processes: Sequence[str], *, patient: bool) -> list[str]:
+        # The kernel knows: no patience is needed.
+        return [] if self._presence is None else self._presence.find_dead(list(processes))
+
     def changed_elsewhere(self) -> bool:
         # Asked on the writing connection, which does not count its own commits. While a commit is in progress the
         # answer can wait for the next look.
@@ -196,6 +231,8 @@ class SqliteConnections:
             self._closed = True
             self._writer.close()
         self._close_idle_readers()
+        if self._presence is not None:
+            self._presence.close()
 
     def _close_idle_readers(self) -> None:
         # Closing a connection while another thread reads with it crashes the interpreter, so each is closed by

@@ -75,11 +75,41 @@ class Store(Protocol):
         """One workflow with its payloads, or None."""
         ...
 
-    def requeue_pending(self, executor_id: str, application_version: str, application_name: str) -> list[str]:
+    def requeue_pending(
+        self, executor_id: str, application_version: str, application_name: str, dead: Sequence[str] | None = None
+    ) -> list[str]:
         """Put the PENDING workflows of one executor and version back on their queue; returns their ids.
 
-        Conditional on PENDING, so asking twice changes nothing the second time.
+        With `dead`, names of processes, those stay that a process not named there owns. Conditional on PENDING, so
+        asking twice changes nothing the second time.
         """
+        ...
+
+    def join(self, process: str) -> bool:
+        """Let other processes see that this one, of that name (see `ids`), is alive: until `close`, or its death.
+
+        False where they cannot: in memory, behind poolers that keep no sessions, on file systems without locks.
+        """
+        ...
+
+    def is_shared(self) -> bool:
+        """Whether another process may have used the database since `join`."""
+        ...
+
+    def find_owners(self, application_name: str, application_version: str) -> list[str]:
+        """The names of the processes that own PENDING workflows of one version. Other releases have no names."""
+        ...
+
+    def find_dead(self, processes: Sequence[str], *, patient: bool) -> list[str]:
+        """Those of the named processes that are gone.
+
+        A process whose connection broke seems to be gone until it has another one. `patient` says that nobody is to
+        be judged while a server that has just started has probably lost them all.
+        """
+        ...
+
+    def requeue_dead(self, dead: Sequence[str], application_version: str, application_name: str) -> list[str]:
+        """Put the PENDING workflows that the named processes own back on their queue; the queue of each. Repeatable."""
         ...
 
     def claim_workflows(

@@ -150,12 +150,15 @@ WHERE w.workflow_uuid = $1::text;
 
 -- name: requeue_pending
 -- Recovery: hand the PENDING workflows of one executor ($3) and version ($4) of the application ($5) back to their
--- queue, or to the internal one ($1). Only rows still PENDING change, so asking twice is harmless.
+-- queue, or to the internal one ($1). Only rows still PENDING change, so asking twice is harmless. With $6 (a JSON array
+-- of processes that are gone) those that another process of ours owns stay with it; of any other owner nothing is known.
 UPDATE {schema}.workflow_status
 SET status = 'ENQUEUED', owner_xid = NULL, started_at_epoch_ms = NULL,
     queue_name = COALESCE(queue_name, $1::text), updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint
 WHERE status = 'PENDING' AND executor_id = $3::text AND application_version = $4::text
   AND (application_name = $5::text OR application_name IS NULL) AND $2::int8 IS NOT NULL
+  AND ($6::text IS NULL OR owner_xid IS NULL OR owner_xid NOT LIKE '________-____-8___-____-____________'
+       OR left(owner_xid, 18) = ANY (ARRAY(SELECT json_array_elements_text($6::json))))
 RETURNING workflow_uuid;
 
 -- name: find_claimed

@@ -125,12 +125,15 @@ WHERE w.workflow_uuid = ?1;
 
 -- name: requeue_pending
 -- Recovery: hand the PENDING workflows of one executor (?3) and version (?4) of the application (?5) back to their
--- queue, or to the internal one (?1). Only rows still PENDING change, so asking twice is harmless.
+-- queue, or to the internal one (?1). Only rows still PENDING change, so asking twice is harmless. With ?6 (a JSON array
+-- of processes that are gone) those that another process of ours owns stay with it; of any other owner nothing is known.
 UPDATE workflow_status
 SET status = 'ENQUEUED', owner_xid = NULL, started_at_epoch_ms = NULL,
     queue_name = COALESCE(queue_name, ?1), updated_at = ?2
 WHERE status = 'PENDING' AND executor_id = ?3 AND application_version = ?4
   AND (application_name = ?5 OR application_name IS NULL)
+  AND (?6 IS NULL OR owner_xid IS NULL OR owner_xid NOT LIKE '________-____-8___-____-____________'
+       OR substr(owner_xid, 1, 18) IN (SELECT value FROM json_each(?6)))
 RETURNING workflow_uuid;
 
 -- name: find_claimed
