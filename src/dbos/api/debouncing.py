@@ -214,7 +214,8 @@ def _name_of(workflow: Callable[..., Any]) -> str:
 
 
 def _check_function(info: WorkflowInfo) -> None:
-    if info.kind not in ("function", "static"):
+    is_method = info.is_undecorated_method if info.kind == "function" else info.kind != "static"
+    if is_method:
         raise TypeError(
             f"Workflow {info.name!r} is a method; only plain and static workflow functions can be debounced, since the "
             f"receiver is not stored"
