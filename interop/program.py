@@ -5,6 +5,8 @@
     python program.py <database url> enqueue                put workflows on queues, run none of them
     python program.py <database url> schedule               make schedules, run none of them
     python program.py <database url> tick                   launch, wait until a schedule has fired and its run ended
+    python program.py <database url> debounce               delay workflows under keys
+    python program.py <database url> bounce                 call for the same keys, let the workflows run
     python program.py <database url> finish <id>...         launch, wait for these workflows
     python program.py <database url> read <id>...           say everything the API tells about these workflows
 
@@ -27,6 +29,7 @@ from dbos import (
     DBOS,
     DBOSConfiguredInstance,
     DBOSContextSetAuth,
+    Debouncer,
     PortableWorkflowError,
     SetEnqueueOptions,
     SetWorkflowAttributes,
@@ -37,7 +40,7 @@ from dbos import (
 
 URL, ACTION, *IDS = sys.argv[1:]
 # These workflows wait in a step where a process that is to die has arrived in all of them.
-HOLDING_IDS = ["checkout", "checkout-async", "waiting-for-child"]
+HOLDING_IDS = ["checkout", "checkout-async", "waiting-for-child", "debouncing"]
 
 executed: list[str] = []
 _holding = 0
@@ -219,6 +222,23 @@ def enqueues() -> list[str]:
     return [first.workflow_id, second.workflow_id]
 
 
+@DBOS.workflow()
+def debouncing() -> list[Any]:
+    """A new workflow, a bounce, a refusal; and a bounce by whoever finishes it."""
+    debouncer = Debouncer.create(child)
+    ids = [debouncer.debounce("in workflow", 1000, number).workflow_id for number in (1, 2)]
+    with SetEnqueueOptions(deduplication_id=f"{child.__qualname__}-by hand", delay_seconds=1000):
+        by_hand = DBOS.enqueue_workflow("mail", child, 3)
+    try:
+        Debouncer.create(child, queue=DBOS.retrieve_queue("mail")).debounce("by hand", 1, 4)
+    except Exception as error:
+        ids.append(type(error).__name__)
+    hold()
+    handle = debouncer.debounce("in workflow", 0, 5)
+    DBOS.cancel_workflow(by_hand.workflow_id)
+    return [*ids, handle.workflow_id, handle.get_result()]
+
+
 @DBOS.dbos_class()
 class Shop(DBOSConfiguredInstance):
     def __init__(self, name: str) -> None:
@@ -268,6 +288,8 @@ def run(shop: Shop) -> dict[str, Any]:
     start("checkout", checkout, "book", count=3)
     start("checkout-async", checkout_async, "lamp")
     start("waiting-for-child", waiting_for_child)
+    DBOS.register_queue("mail")
+    start("debouncing", debouncing)
     if ACTION == "leave":
         threading.Event().wait()
     start("failing", failing, "x")
@@ -388,6 +410,26 @@ def tick() -> list[str]:
     return outcome(f"sched-secondly-{fired}")
 
 
+def debounce(period: float, number: int) -> list[str]:
+    """The first calls for some keys (with a long period), or later ones."""
+    DBOS.register_queue("mail")
+    debouncers = [
+        ("d-plain", Debouncer.create(child)),
+        ("d-queue", Debouncer.create(child, queue="mail", debounce_timeout_sec=5000)),
+        ("d-async", Debouncer.create_async(child_async)),
+    ]
+    ids = []
+    for workflow_id, debouncer in debouncers:
+        with SetWorkflowID(workflow_id), SetWorkflowTimeout(1000), SetWorkflowAttributes({"n": [number]}):
+            ids.append(debouncer.debounce("key", period, number).workflow_id)
+    with SetWorkflowID("d-portable"), DBOSContextSetAuth("alice", ["admin"]):
+        ids.append(Debouncer(portable.__qualname__).debounce("key", period, [number], name="é").workflow_id)
+    other: Any = Debouncer(child.__qualname__, application_name="interop-other")
+    with SetWorkflowID("d-other"):
+        other.debounce("other", period, number)
+    return ids
+
+
 def read(ids: list[str]) -> dict[str, Any]:
     """Everything that does not depend on who reads."""
     found: dict[str, Any] = {}
@@ -464,6 +506,10 @@ def main() -> None:
         answer = schedule()
     elif ACTION == "tick":
         answer = tick()
+    elif ACTION == "debounce":
+        answer = debounce(1000, 1) + debounce(2000, 2)
+    elif ACTION == "bounce":
+        answer = {workflow_id: outcome(workflow_id) for workflow_id in debounce(0, 3)}
     elif ACTION == "finish":
         answer = {workflow_id: outcome(workflow_id) for workflow_id in IDS}
     else:

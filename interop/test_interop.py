@@ -16,7 +16,7 @@ from interop.sides import Databases, Side
 from tests.databases import path_of
 from tests.storage.introspection import comparable, read_postgres, read_sqlite
 
-HELD = ["checkout", "checkout-async", "waiting-for-child"]
+HELD = ["checkout", "checkout-async", "waiting-for-child", "debouncing"]
 TABLES = {
     "workflow_status": "workflow_uuid",
     "workflow_input": "workflow_uuid",
@@ -30,6 +30,7 @@ MASKED = {
     *("created_at", "updated_at", "completed_at", "started_at_epoch_ms", "completed_at_epoch_ms"),
     *("workflow_deadline_epoch_ms", "retention_timestamp", "creator_xid", "owner_xid"),
     *("delay_until_epoch_ms", "queue_id", "schedule_id"),
+    *("delay_until_epoch_ms", "debounce_deadline_epoch_ms", "queue_id"),
 }
 # The incumbent stores the name of the class in place of the name that was given to a PortableWorkflowError; we
 # store the given one. Both read both.
@@ -148,6 +149,34 @@ def test_schedules_made_by_one_are_run_by_the_other(
     assert making.call(url, "schedule")["answer"] == ids
     assert running.call(url, "finish", *ids)["answer"] == expected
     assert making.call(url, "tick")["answer"] == running.call(url, "tick")["answer"]
+
+
+DEBOUNCED = ["d-plain", "d-queue", "d-async", "d-portable"]
+
+
+def test_the_same_debounces_leave_the_same_rows(databases: Databases, ours: Side, incumbent: Side) -> None:
+    our_url, their_url = databases.fresh(), databases.fresh()
+    for side, url in ((ours, our_url), (incumbent, their_url)):
+        assert side.call(url, "debounce")["answer"] == 2 * DEBOUNCED
+    same_rows(our_url, their_url, TABLES)
+
+
+@pytest.mark.parametrize("direction", ["ours-to-incumbent", "incumbent-to-ours"])
+def test_what_one_debounces_the_other_bounces_and_runs(
+    databases: Databases, ours: Side, incumbent: Side, direction: str
+) -> None:
+    first, second = (ours, incumbent) if direction == "ours-to-incumbent" else (incumbent, ours)
+    url = databases.fresh()
+    first.call(url, "debounce")
+    found = second.call(url, "bounce")["answer"]
+    assert list(found) == DEBOUNCED
+    assert [result for _, result in found.values()] == [
+        "4",
+        "4",
+        "7",
+        "{'sum': 3, 'name': 'é', 'step': 1, 'null': None}",
+    ]
+    assert len(ids_in(url)) == len(DEBOUNCED) + 1
 
 
 def same_rows(our_url: str, their_url: str, tables: dict[str, str], deliberate: dict[str, Any] | None = None) -> None:

@@ -95,10 +95,17 @@ def test_only_plain_and_static_workflow_functions_can_be_debounced(app: type[DBO
 
         def plain(self) -> None: ...
 
+    class Undecorated:
+        @DBOS.workflow(name="instance_work")
+        def instance_work(self, value: int) -> int:
+            return value
+
     with pytest.raises(TypeError, match="class_work"):
         Debouncer.create(Shop.class_work)
     with pytest.raises(TypeError, match="plain"):
         Debouncer.create(Shop().plain)
+    with pytest.raises(TypeError, match="instance_work"):
+        Debouncer.create(Undecorated.instance_work)
     with pytest.raises(TypeError, match="class_work"):
         Debouncer("class_work").debounce("key", 0, 1)
     with pytest.raises(DBOSWorkflowFunctionNotFoundError, match="declare_echo"):

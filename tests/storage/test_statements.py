@@ -22,9 +22,10 @@ POSTGRES = load_statements("postgres", "dbos")
 JOURNAL = ["start_workflows", "start_children", "record_child_starts", "record_steps", "finish_workflows"]
 LONE_NAMES = [name for name, _ in LONE.values()]
 READS = ["find_step", "find_start", "load_steps", "list_steps", "get_workflow", "find_outcomes", "find_final"]
-READS += ["find_cancelled", "find_existing"]
+READS += ["find_cancelled", "find_existing", "find_key_holder"]
 SERVICES = ["claim_workflows", "cancel_overdue", "requeue_pending", "find_children", "cancel_workflows"]
 SERVICES += ["resume_workflows", "dead_letter", "find_owners", "requeue_dead"]
+SERVICES += ["resume_workflows", "dead_letter", "bounce"]
 TABLES = re.compile(r"\bSCAN (w|c|p|o|workflow_\w+|operation_outputs)\b")
 FILLED = 3_000
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# Of the functions that make a debouncer, whose class has no types yet.
+Q = ParamSpec("Q")
+S = TypeVar("S")
 
 
 class Debouncer(Generic[P, R]):
@@ -35,7 +38,8 @@ class Debouncer(Generic[P, R]):
     """
 
     def __init__(
-        self,
+        # A name says nothing of types: any arguments are accepted, unless the variable is declared with some.
+        self: Debouncer[..., Any],
         workflow_name: str,
         *,
         debounce_timeout_sec: float | None = None,
@@ -80,40 +84,44 @@ class Debouncer(Generic[P, R]):
 
     @staticmethod
     def create(
-        workflow: Callable[P, R],
+        workflow: Callable[Q, S],
         *,
         debounce_timeout_sec: float | None = None,
         queue: Queue | str | None = None,
         application_name: str | None = None,
-    ) -> Debouncer[P, R]:
+    ) -> Debouncer[Q, S]:
         """A debouncer for a workflow function; further arguments as for the class.
 
         Raises:
             TypeError: the workflow is a method; only plain and static functions can be debounced.
             DBOSWorkflowFunctionNotFoundError: the function is not a workflow.
         """
-        return Debouncer(
+        made: Any = Debouncer(
             _name_of(workflow),
             debounce_timeout_sec=debounce_timeout_sec,
             queue=queue,
             application_name=application_name,
         )
+        debouncer: Debouncer[Q, S] = made
+        return debouncer
 
     @staticmethod
     def create_async(
-        workflow: Callable[P, Coroutine[Any, Any, R]],
+        workflow: Callable[Q, Coroutine[Any, Any, S]],
         *,
         debounce_timeout_sec: float | None = None,
         queue: Queue | str | None = None,
         application_name: str | None = None,
-    ) -> Debouncer[P, R]:
+    ) -> Debouncer[Q, S]:
         """As `create`, for an async workflow."""
-        return Debouncer(
+        made: Any = Debouncer(
             _name_of(workflow),
             debounce_timeout_sec=debounce_timeout_sec,
             queue=queue,
             application_name=application_name,
         )
+        debouncer: Debouncer[Q, S] = made
+        return debouncer
 
     def debounce(
         self, debounce_key: str, debounce_period_sec: float, *args: P.args, **kwargs: P.kwargs
@@ -206,7 +214,8 @@ def _name_of(workflow: Callable[..., Any]) -> str:
 
 
 def _check_function(info: WorkflowInfo) -> None:
-    if info.kind not in ("function", "static"):
+    is_method = info.is_undecorated_method if info.kind == "function" else info.kind != "static"
+    if is_method:
         raise TypeError(
             f"Workflow {info.name!r} is a method; only plain and static workflow functions can be debounced, since the "
             f"receiver is not stored"
