@@ -44,7 +44,7 @@ NOT_YET_EXPORTED = {
 _NOT_YET_IN_DBOS = """
     alert_handler apply_schedules* backfill_schedule close_stream* create_schedule* delete_schedule*
     delete_workflow* delete_workflows* fork_workflow* get_all_events* get_event* get_schedule*
-    kafka_consumer list_queued_workflows* list_schedules* list_workflows* pause_schedule
+    kafka_consumer list_schedules* pause_schedule
     read_stream* read_stream_offset* recv* resume_schedule rewind_workflow* send* send_bulk*
     set_event* span tracer trigger_schedule update_workflow_attributes* write_stream*
 """

@@ -9,7 +9,7 @@ Where things are. Imports run downwards only.
                   enqueueing   put workflows on queues;  queues: their limits
                   steps        run_step, reserved step ids
                   calls        sleep, patches
-                  results      handles, results, status
+                  results      handles, results, status;  listing: many at once
                   management   cancel, resume, application versions
                   options      the Set... blocks, step options
         |

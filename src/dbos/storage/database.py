@@ -23,7 +23,8 @@ from ..records import (
     WorkflowFinished,
     WorkflowStarted,
 )
-from ..types import INTERNAL_QUEUE_NAME, StepRecord, VersionInfo, WorkflowOutcome
+from ..types import INTERNAL_QUEUE_NAME, StepRecord, VersionInfo, WorkflowFilter, WorkflowOutcome
+from .listing import listing
 from .queues import QueueOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version
 from .store import StoreRefused, StoreUnavailable
@@ -91,6 +92,10 @@ class Connections(Protocol):
 
     def read(self, name: str, parameters: Row = ()) -> list[Row]:
         """Run one query outside the journal's connection."""
+        ...
+
+    def look_up(self, name: str, first: Row, asked: Mapping[str, Any], timeout_seconds: float | None) -> list[Row]:
+        """Run the query of a listing (see `listing.choose_lines`); DBOSQueryTimeoutError when it takes too long."""
         ...
 
     def write(self, name: str, parameters: Row = ()) -> list[Row]:
@@ -289,6 +294,9 @@ class SqlStore(QueueOperations):
     def get_workflow(self, workflow_id: str) -> WorkflowRow | None:
         rows = self._db.read("get_workflow", (workflow_id,))
         return WorkflowRow(*rows[0]) if rows else None
+
+    def list_workflows(self, wanted: WorkflowFilter, timeout_seconds: float | None) -> list[WorkflowRow]:
+        return [WorkflowRow(*row) for row in self._db.look_up(*listing(wanted), timeout_seconds)]
 
     def dead_letter(self, workflow_id: str, token: str, now_ms: int) -> None:
         self._db.write("dead_letter", (workflow_id, token, now_ms))

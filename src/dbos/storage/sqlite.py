@@ -13,12 +13,13 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ..logs import logger
 from .database import News, Row, Work, encode_rows
+from .listing import choose_lines, json_contains
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
 
@@ -60,6 +61,7 @@ class SqliteConnections:
         self._closed = False
         # A private memory database lives and dies with its one connection, which then also reads.
         self._shared = path == ":memory:" or "mode=memory" in path
+        add_functions(writer)
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
@@ -142,6 +144,13 @@ class SqliteConnections:
 
     def read(self, name: str, parameters: Row = ()) -> list[Row]:
         (text,) = self._statements[name]
+        return self._read(text, parameters)
+
+    def look_up(self, name: str, first: Row, asked: Mapping[str, Any], timeout_seconds: float | None) -> list[Row]:
+        (text,) = self._statements[name]
+        return self._read(*choose_lines(text, first, asked))
+
+    def _read(self, text: str, parameters: Row) -> list[Row]:
         if self._shared:
             with self._write_lock, self._errors():
                 return self._writer.execute(text, parameters).fetchall()
@@ -196,7 +205,9 @@ class SqliteConnections:
     def _open_reader(self) -> sqlite3.Connection:
         if self._closed:
             raise StoreUnavailable("the system database was closed")
-        return self._connect()
+        reader = self._connect()
+        add_functions(reader)
+        return reader
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -219,6 +230,11 @@ class SqliteConnections:
 
     def _errors(self) -> Any:
         return translated_errors(self._path)
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Make the functions known that statements call and SQLite lacks."""
+    connection.create_function("json_contains", 2, json_contains, deterministic=True)
 
 
 def _preallocate_log(writer: sqlite3.Connection, path: str) -> None:

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from ..error import DBOSException
 from ..records import Answer, Record
-from ..types import Claim, ClaimedWorkflow, QueueConfig, StepRecord, VersionInfo, WorkflowOutcome
+from ..types import Claim, ClaimedWorkflow, QueueConfig, StepRecord, VersionInfo, WorkflowFilter, WorkflowOutcome
 from .rows import WorkflowRow
 
 
@@ -73,6 +73,13 @@ class Store(Protocol):
 
     def get_workflow(self, workflow_id: str) -> WorkflowRow | None:
         """One workflow with its payloads, or None."""
+        ...
+
+    def list_workflows(self, wanted: WorkflowFilter, timeout_seconds: float | None) -> list[WorkflowRow]:
+        """The workflows of a filter by age and id, the newest or the oldest first; payloads only if asked for.
+
+        Raises DBOSQueryTimeoutError when it takes longer than `timeout_seconds` (Postgres; None is no limit).
+        """
         ...
 
     def requeue_pending(self, executor_id: str, application_version: str, application_name: str) -> list[str]:
