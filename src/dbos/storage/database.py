@@ -312,10 +312,14 @@ class SqlStore(QueueOperations):
             self._db.announce("cancelled", cancelled)
         return cancelled
 
-    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str, now_ms: int) -> None:
+    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str | None, now_ms: int) -> list[str]:
+        queues: set[str] = set()
         for ids in _chunks(workflow_ids):
-            self._db.write("resume_workflows", (ids, now_ms, queue_name))
-        self._db.announce("queued", [queue_name])
+            rows = self._db.write("resume_workflows", (ids, now_ms, queue_name, INTERNAL_QUEUE_NAME))
+            queues.update(row[0] for row in rows)
+        if queues:
+            self._db.announce("queued", sorted(queues))
+        return sorted(queues)
 
     # --- recovery and claims
 

@@ -158,8 +158,11 @@ class Store(Protocol):
         """Cancel up to 1,000 active workflows whose deadline has passed; returns their ids."""
         ...
 
-    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str, now_ms: int) -> None:
-        """Put those that have neither succeeded nor failed on a queue. Repeatable."""
+    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str | None, now_ms: int) -> list[str]:
+        """Put those that have neither succeeded nor failed on a queue; the queues on which they wait now.
+
+        None is the queue on which a workflow was when it was cancelled or given up, else the internal one. Repeatable.
+        """
         ...
 
     def find_children(self, workflow_ids: Sequence[str]) -> list[str]:
