@@ -21,7 +21,8 @@ Where things are. Imports run downwards only.
                   plans        what an operation yields;  drivers: who carries it out
                   journal      group commit
                   signals      waking up
-                  dispatcher   claim from queues;  services: deadlines, delays, other processes
+                  dispatcher   claim from queues;  queue_warnings: what waits there for ever
+                  services     deadlines, delays, other processes
                   engine       wires them together, and owns the running executions
         |
     storage/    what is written down

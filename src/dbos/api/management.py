@@ -76,6 +76,8 @@ def _resume(engine: Engine, workflow_ids: list[str], queue_name: str | None) -> 
         lambda store: store.resume_workflows(workflow_ids, queue_name or None, engine.clock.now_ms())
     )
     engine.dispatcher.note_queued(queues)
+    if queue_name:
+        engine.dispatcher.warnings.note(queue_name, None, engine.settings.name)
 
 
 def _set_workflow_delay(
@@ -185,9 +187,9 @@ class ManagementCalls:
         Finished ones stay as they are.
 
         Args:
-            queue_name: The queue to put them on. Default the queue on which they were when they were cancelled or given
-                up, with their partition key and under its limits; else, and for workflows that wait or run, one without
-                limits.
+            queue_name: The queue to put them on; whether anybody serves it is not checked. Default the queue on which
+                they were when they were cancelled or given up, with their partition key and under its limits. What was
+                on none, and what waits or runs, is taken past its queue: at once, and without limits.
 
         Raises:
             DBOSNonExistentWorkflowError: one of them does not exist; nothing changes then.

@@ -100,6 +100,13 @@ def ask(query: Callable[[Store], T]) -> T:
     return run(engine_here(), plan())
 
 
+def warn_of_other_owner(name: str, owner: str | None, what: str) -> None:
+    """Any process may change any queue (03 R16, R22). It shall not happen unnoticed."""
+    own = engine_here().settings.name
+    if owner not in (None, own):
+        logger.warning("Queue %r, which application %r has %s, belongs to application %r", name, own, what, owner)
+
+
 async def in_thread(function: Callable[[], T]) -> T:
     return await engine_here().loops.in_thread(function)
 
@@ -109,6 +116,8 @@ async def in_thread(function: Callable[[], T]) -> T:
 
 class Queue:
     """A registered queue. Its limits are read from the database whenever they are asked for.
+
+    A setter also changes a queue of another application, with a warning that names the owner.
 
     Attributes:
         name: Its address, the same for all applications.
@@ -151,6 +160,7 @@ class Queue:
             check_numbers(changed)
             check(changed, field)
             if ask(lambda store: store.update_queue(changed, engine.clock.now_ms())):
+                warn_of_other_owner(name, found.application_name, f"changed ({field})")
                 break
         engine.dispatcher.read_configuration_now()
 

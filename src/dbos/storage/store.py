@@ -142,8 +142,8 @@ class Store(Protocol):
         """The queues of these applications and those nobody owns, by name; all queues for None."""
         ...
 
-    def delete_queue(self, name: str) -> None:
-        """Remove the row; workflows that wait on the queue stay."""
+    def delete_queue(self, name: str) -> str | None:
+        """Remove the row; its owner. Workflows that wait on the queue stay."""
         ...
 
     def dead_letter(self, workflow_id: str, token: str, now_ms: int) -> None:
