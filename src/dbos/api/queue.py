@@ -149,6 +149,8 @@ class Queue:
 
     def _change(self, field: str, value: Any, *, must_exist: bool = True) -> None:
         engine = engine_here()
+        if running_loop() is not None:
+            logger.warning("Queue %r is changed on a running event loop, which waits for the database", self.name)
         while True:
             name = self.name
             found = ask(lambda store: store.find_queue(name))
