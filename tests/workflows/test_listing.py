@@ -501,6 +501,9 @@ def test_a_listing_that_takes_too_long_is_given_up(config: Config, database_url:
             with pytest.raises(DBOSQueryTimeoutError) as caught:
                 DBOS.list_workflows()
             assert by_id == []
+            blocker.execute("LOCK TABLE dbos.operation_outputs IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(DBOSQueryTimeoutError):
+                DBOS.list_workflow_steps("w")
         patient.join()
         return [caught.value.timeout_seconds, *listed()]
 
@@ -508,5 +511,5 @@ def test_a_listing_that_takes_too_long_is_given_up(config: Config, database_url:
     with SetWorkflowID("w"):
         assert work() == [0.2, "w"]
     assert by_id == [["w"]]
-    assert step_names(database_url, "w") == {2: "DBOS.listWorkflows"}
+    assert step_names(database_url, "w") == {3: "DBOS.listWorkflows"}
     DBOS.destroy(destroy_registry=True)

@@ -185,14 +185,20 @@ def steps_plan(
 ) -> Plan[list[StepInfo]]:
     """The recorded steps of a workflow, by step id."""
     inner = _steps(engine, workflow_id, load_output, limit, offset)
-    return (yield from operation_plan("DBOS.listWorkflowSteps", inner))
+    return (yield from operation_plan("DBOS.listWorkflowSteps", inner, record_errors=False))
 
 
 def _steps(
     engine: Engine, workflow_id: str, load_output: bool, limit: int | None, offset: int | None
 ) -> Plan[list[StepInfo]]:
     found: list[StepRecord] = yield Read(
-        lambda store: store.list_steps(workflow_id, load_output=load_output, limit=limit, offset=offset)
+        lambda store: store.list_steps(
+            workflow_id,
+            load_output=load_output,
+            limit=limit,
+            offset=offset,
+            timeout_seconds=engine.settings.observability_query_timeout_seconds,
+        )
     )
     return [to_step_info(engine, workflow_id, record) for record in found]
 

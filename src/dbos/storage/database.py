@@ -24,7 +24,7 @@ from ..records import (
     WorkflowStarted,
 )
 from ..types import INTERNAL_QUEUE_NAME, StepRecord, VersionInfo, WorkflowFilter, WorkflowOutcome
-from .listing import listing
+from .listing import ALL, listing
 from .queues import QueueOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version
 from .store import StoreRefused, StoreUnavailable
@@ -264,11 +264,17 @@ class SqlStore(QueueOperations):
         return found
 
     def list_steps(
-        self, workflow_id: str, *, load_output: bool, limit: int | None, offset: int | None
+        self,
+        workflow_id: str,
+        *,
+        load_output: bool,
+        limit: int | None,
+        offset: int | None,
+        timeout_seconds: float | None = None,
     ) -> list[StepRecord]:
         name = "list_steps" if load_output else "list_steps_without_payloads"
-        size = 2**31 - 1 if limit is None else limit
-        return [to_step(row) for row in self._db.read(name, (workflow_id, size, offset or 0))]
+        size = ALL if limit is None else limit
+        return [to_step(row) for row in self._db.look_up(name, (workflow_id, size, offset or 0), {}, timeout_seconds)]
 
     # --- workflows
 
@@ -342,7 +348,7 @@ class SqlStore(QueueOperations):
         self._check_version_owner(version_name, application_name)
 
     def list_versions(self, application_name: str, limit: int | None = None) -> list[VersionInfo]:
-        size = 2**31 - 1 if limit is None else limit
+        size = ALL if limit is None else limit
         return [to_version(row) for row in self._db.read("list_versions", (application_name, size))]
 
     def promote_version(self, version_name: str, application_name: str | None, now_ms: int) -> bool:

@@ -58,9 +58,15 @@ class Store(Protocol):
         ...
 
     def list_steps(
-        self, workflow_id: str, *, load_output: bool, limit: int | None, offset: int | None
+        self,
+        workflow_id: str,
+        *,
+        load_output: bool,
+        limit: int | None,
+        offset: int | None,
+        timeout_seconds: float | None = None,
     ) -> list[StepRecord]:
-        """The recorded steps of one workflow in order; empty for an unknown one."""
+        """The recorded steps of one workflow in order; empty for an unknown one. Timeout as of `list_workflows`."""
         ...
 
     def find_outcomes(self, workflow_ids: Sequence[str]) -> dict[str, WorkflowOutcome]:
