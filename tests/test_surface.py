@@ -38,11 +38,9 @@ NOT_YET_EXPORTED = {
 
 # Members of DBOS that later chapters bring; "*" stands for the blocking form and its _async twin.
 _NOT_YET_IN_DBOS = """
-    alert_handler close_stream*
-    delete_workflow* delete_workflows* fork_workflow* get_all_events* get_event*
-    kafka_consumer list_queued_workflows* list_workflows*
-    read_stream* read_stream_offset* recv* rewind_workflow* send* send_bulk*
-    set_event* span tracer update_workflow_attributes* write_stream*
+    alert_handler close_stream* delete_workflow* delete_workflows* fork_workflow* get_all_events* get_event*
+    kafka_consumer read_stream* read_stream_offset* recv* rewind_workflow* send* send_bulk* set_event* span tracer
+    update_workflow_attributes* write_stream*
 """
 NOT_YET_IN_DBOS = {
     form

@@ -11,7 +11,7 @@ Where things are. Imports run downwards only.
                   debouncing   one run for many calls
                   steps        run_step, reserved step ids
                   calls        sleep, patches
-                  results      handles, results, status
+                  results      handles, results, status;  listing: many at once
                   management   cancel, resume, application versions
                   options      the Set... blocks, step options
         |
@@ -24,8 +24,9 @@ Where things are. Imports run downwards only.
                   plans        what an operation yields;  drivers: who carries it out
                   journal      group commit
                   signals      waking up
-                  dispatcher   claim from queues;  services: deadlines, delays, other processes
+                  dispatcher   claim from queues;  queue_warnings: what waits there for ever
                   scheduler    fire schedules;  schedules: create and change them;  cron: their ticks
+                  services     deadlines, delays, other processes;  takeover: of the dead
                   engine       wires them together, and owns the running executions
         |
     storage/    what is written down

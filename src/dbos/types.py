@@ -205,6 +205,44 @@ class KeyHolder:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkflowFilter:
+    """Which workflows a listing shows, and what of them. None is any; of several values of a field one must match.
+
+    `application_names` are these and no application at all. Both ends of a time range belong to it. `attributes` must
+    be contained. `started` is the last claim from a queue.
+    """
+
+    workflow_ids: Sequence[str] | None = None
+    workflow_id_prefixes: Sequence[str] | None = None
+    statuses: Sequence[str] | None = None
+    queue_names: Sequence[str] | None = None
+    names: Sequence[str] | None = None
+    app_versions: Sequence[str] | None = None
+    users: Sequence[str] | None = None
+    executor_ids: Sequence[str] | None = None
+    forked_from: Sequence[str] | None = None
+    parent_workflow_ids: Sequence[str] | None = None
+    schedule_names: Sequence[str] | None = None
+    application_names: Sequence[str] | None = None
+    created_from_ms: int | None = None
+    created_until_ms: int | None = None
+    completed_from_ms: int | None = None
+    completed_until_ms: int | None = None
+    started_from_ms: int | None = None
+    started_until_ms: int | None = None
+    was_forked_from: bool | None = None
+    is_fork: bool | None = None
+    has_parent: bool | None = None
+    attributes: Mapping[str, Any] | None = None
+    queues_only: bool = False
+    load_input: bool = True
+    load_output: bool = True
+    newest_first: bool = False
+    limit: int | None = None
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RateLimit:
     """At most `limit` starts in any window of `period_seconds`."""
 

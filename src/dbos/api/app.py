@@ -18,6 +18,7 @@ from ..types import StepStatus
 from . import decorators
 from .calls import WorkflowCalls
 from .enqueueing import EnqueueCalls
+from .listing import ListingCalls
 from .management import ManagementCalls
 from .queues import QueueCalls
 from .results import ResultCalls
@@ -30,7 +31,17 @@ if TYPE_CHECKING:
     from ..engine.engine import Engine
 
 
-class DBOS(StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls, EnqueueCalls, QueueCalls, ScheduleCalls):
+class DBOS(
+    StartCalls,
+    StepCalls,
+    WorkflowCalls,
+    ResultCalls,
+    ListingCalls,
+    ManagementCalls,
+    EnqueueCalls,
+    QueueCalls,
+    ScheduleCalls,
+):
     """The durable-workflow application of this process.
 
     Construct it once with its configuration, decorate functions as workflows and steps, then launch:

@@ -80,7 +80,7 @@ def check_ids(*workflow_ids: str) -> None:
         check_text(workflow_id, "workflow id")
 
 
-def check_unsharded(shard_key: str | None) -> None:
+def check_unsharded(shard_key: str | list[str] | None) -> None:
     """Refuse shard keys, which only a sharded system database accepts."""
     if shard_key is not None:
         raise DBOSException(f"A shard key was given ({shard_key!r}), but the system database is not sharded")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..types import INTERNAL_QUEUE_NAME, Claim, ClaimedWorkflow, QueueConfig
 from .execution import STEP_WINDOW
+from .queue_warnings import QueueWarnings
 from .services import Service
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Dispatcher(Service):
         super().__init__(engine)
         # The names given to `listen_queues`; None is every queue of the application.
         self.listens_to: frozenset[str] | None = None
+        self.warnings = QueueWarnings(self.read_configuration_now)
         self._lock = threading.RLock()
         self._queues: dict[str, QueueConfig] = {INTERNAL_QUEUE_NAME: INTERNAL_QUEUE}
         # Queues to look at in the next turn.
@@ -145,7 +147,11 @@ class Dispatcher(Service):
 
     def _read_configuration(self) -> None:
         engine = self.engine
-        queues = {queue.name: queue for queue in engine.store.list_queues([engine.settings.name])}
+        suspects = self.warnings.suspects()
+        known = {queue.name: queue for queue in engine.store.list_queues(None)}
+        self.warnings.judge(suspects, known)
+        own = (None, engine.settings.name)
+        queues = {name: queue for name, queue in known.items() if queue.application_name in own}
         if self.listens_to is not None:
             queues = {name: queue for name, queue in queues.items() if name in self.listens_to}
         queues[INTERNAL_QUEUE_NAME] = INTERNAL_QUEUE

@@ -108,6 +108,8 @@ def _enqueue(
     record = created.record
     if record is not None:
         assert record.queue is not None
+        has_key = record.queue.partition_key is not None
+        engine.dispatcher.warnings.note(record.queue.queue_name, has_key, record.application_name)
         if record.queue.delay_until_ms is not None:
             engine.delays.add(record.queue.delay_until_ms)
         else:

@@ -29,7 +29,7 @@ from ..records import (
 )
 from ..serialization import check_text, explain
 from ..storage.store import StoreFailed
-from .context import Context, Identity, Options, current_context, take_assigned_id
+from .context import NO_OPTIONS, Context, Identity, Options, current_context, take_assigned_id
 from .errors import ExecutionInterrupted
 from .execution import Execution
 from .operations import misuse, record_operation
@@ -87,7 +87,7 @@ def start_plan(engine: Engine, target: Target, *, step_id: int | None = None, di
     existing one.
 
     `step_id` is the id of the start in the parent, when the caller has drawn it already. `direct` marks a call, which
-    ignores the ambient application version.
+    ignores the ambient options for enqueues.
     """
     identity: Identity | None = None
 
@@ -96,6 +96,8 @@ def start_plan(engine: Engine, target: Target, *, step_id: int | None = None, di
         record, identity = start_record(engine, target, workflow_id, context, parent)
         if direct:
             record.application_version = engine.application_version
+            if context.options is not NO_OPTIONS:
+                engine.dispatcher.warnings.note_call(target.info.name, context.options)
         return record
 
     created = yield from create_plan(engine, target.info.name, make_record, step_id=step_id)

@@ -22,9 +22,10 @@ from ..records import (
     WorkflowFinished,
     WorkflowStarted,
 )
-from ..types import INTERNAL_QUEUE_NAME, StepRecord, VersionInfo, WorkflowOutcome
+from ..types import INTERNAL_QUEUE_NAME, StepRecord, VersionInfo, WorkflowFilter, WorkflowOutcome
 from .debouncing import DebounceOperations
 from .encoding import encode_json
+from .listing import ALL, listing
 from .queues import QueueOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version, verdict_on_step
 from .schedules import ScheduleOperations
@@ -83,6 +84,10 @@ class Connections(Protocol):
 
     def read(self, name: str, parameters: Row = ()) -> list[Row]:
         """Run one query outside the journal's connection."""
+        ...
+
+    def look_up(self, name: str, first: Row, asked: Mapping[str, Any], timeout_seconds: float | None) -> list[Row]:
+        """Run the query of a listing (see `listing.choose_lines`); DBOSQueryTimeoutError when it takes too long."""
         ...
 
     def write(self, name: str, parameters: Row = ()) -> list[Row]:
@@ -272,11 +277,17 @@ class SqlStore(QueueOperations, ScheduleOperations, DebounceOperations):
         return found
 
     def list_steps(
-        self, workflow_id: str, *, load_output: bool, limit: int | None, offset: int | None
+        self,
+        workflow_id: str,
+        *,
+        load_output: bool,
+        limit: int | None,
+        offset: int | None,
+        timeout_seconds: float | None = None,
     ) -> list[StepRecord]:
         name = "list_steps" if load_output else "list_steps_without_payloads"
-        size = 2**31 - 1 if limit is None else limit
-        return [to_step(row) for row in self._db.read(name, (workflow_id, size, offset or 0))]
+        size = ALL if limit is None else limit
+        return [to_step(row) for row in self._db.look_up(name, (workflow_id, size, offset or 0), {}, timeout_seconds)]
 
     # --- workflows
 
@@ -303,6 +314,9 @@ class SqlStore(QueueOperations, ScheduleOperations, DebounceOperations):
         rows = self._db.read("get_workflow", (workflow_id,))
         return WorkflowRow(*rows[0]) if rows else None
 
+    def list_workflows(self, wanted: WorkflowFilter, timeout_seconds: float | None) -> list[WorkflowRow]:
+        return [WorkflowRow(*row) for row in self._db.look_up(*listing(wanted), timeout_seconds)]
+
     def dead_letter(self, workflow_id: str, token: str, now_ms: int) -> None:
         self._db.write("dead_letter", (workflow_id, token, now_ms))
 
@@ -317,10 +331,14 @@ class SqlStore(QueueOperations, ScheduleOperations, DebounceOperations):
             self._db.announce("cancelled", cancelled)
         return cancelled
 
-    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str, now_ms: int) -> None:
+    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str | None, now_ms: int) -> list[str]:
+        queues: set[str] = set()
         for ids in _chunks(workflow_ids):
-            self._db.write("resume_workflows", (ids, now_ms, queue_name))
-        self._db.announce("queued", [queue_name])
+            rows = self._db.write("resume_workflows", (ids, now_ms, queue_name, INTERNAL_QUEUE_NAME))
+            queues.update(row[0] for row in rows)
+        if queues:
+            self._db.announce("queued", sorted(queues))
+        return sorted(queues)
 
     # --- recovery and claims
 
@@ -366,7 +384,7 @@ class SqlStore(QueueOperations, ScheduleOperations, DebounceOperations):
         self._check_version_owner(version_name, application_name)
 
     def list_versions(self, application_name: str, limit: int | None = None) -> list[VersionInfo]:
-        size = 2**31 - 1 if limit is None else limit
+        size = ALL if limit is None else limit
         return [to_version(row) for row in self._db.read("list_versions", (application_name, size))]
 
     def promote_version(self, version_name: str, application_name: str | None, now_ms: int) -> bool:

@@ -17,10 +17,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from ..error import DBOSQueryTimeoutError
 from ..ids import process_key
 from .database import Execute, News, Row, Work
 from .encoding import encode_rows
 from .libpq import JournalSession
+from .listing import choose_lines
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
 
@@ -54,6 +56,15 @@ JOURNAL_SETTINGS = (
 # Claims and reads: rows come out of an index in its order, however few the planner believes there are; sorting all that
 # wait for the sake of the first ones would cost more with every one. Compiling takes longer than any of them.
 SERVICE_SETTINGS = "SET enable_sort = off; SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off"
+
+
+# A listing may filter by anything, so the planner has its free choice. $1 is how long it may take, in ms; NULL leaves
+# what is set.
+LISTING_SETTINGS = (
+    "SELECT set_config('enable_sort', 'on', true), set_config('enable_seqscan', 'on', true), "
+    "set_config('enable_bitmapscan', 'on', true), "
+    "set_config('statement_timeout', COALESCE($1::text, current_setting('statement_timeout')), true)"
+)
 
 
 class Lane:
@@ -184,6 +195,24 @@ class PostgresConnections:
             with self._pool.connection() as connection:
                 rows: list[Row] = connection.execute(self._statements[name], parameters).fetchall()
                 return rows
+        except Exception as error:
+            raise self._translate(error) from error
+
+    def look_up(self, name: str, first: Row, asked: Mapping[str, Any], timeout_seconds: float | None) -> list[Row]:
+        import psycopg
+
+        text, parameters = choose_lines(self._statements[name], first, asked)
+        timeout_ms = None if timeout_seconds is None else str(max(1, int(timeout_seconds * 1000)))
+        try:
+            with self._pool.connection() as connection, connection.transaction(), connection.pipeline():
+                connection.execute(LISTING_SETTINGS.encode(), (timeout_ms,))
+                # Not prepared: texts and plans differ from one listing to the next.
+                rows: list[Row] = connection.execute(text.encode(), parameters, prepare=False).fetchall()
+                return rows
+        except psycopg.errors.QueryCanceled as error:
+            if timeout_seconds is None:
+                raise self._translate(error) from error
+            raise DBOSQueryTimeoutError(timeout_seconds) from error
         except Exception as error:
             raise self._translate(error) from error
 

@@ -106,8 +106,9 @@ class QueueOperations:
         names = None if application_names is None else json.dumps(list(application_names))
         return [to_queue(row) for row in self._db.read("list_queues", (names,))]
 
-    def delete_queue(self, name: str) -> None:
-        self._db.write("delete_queue", (name,))
+    def delete_queue(self, name: str) -> str | None:
+        rows = self._db.write("delete_queue", (name,))
+        return rows[0][0] if rows else None
 
 
 def _claimed(rows: list[Row]) -> list[ClaimedWorkflow]:

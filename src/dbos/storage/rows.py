@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ class WorkflowRow:
     serialization: str | None
 
 
-def parse_attributes(text: str | None) -> Mapping[str, Any] | None:
+def parse_attributes(text: str | None) -> dict[str, Any] | None:
     """Attributes from their column: JSON null and SQL NULL both mean none."""
     value = json.loads(text) if text else None
     return value if isinstance(value, dict) else None

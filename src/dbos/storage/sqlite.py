@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from ..logs import logger
 from .database import Execute, News, Row, Work
 from .encoding import encode_rows
+from .listing import choose_lines, json_contains
 from .lock_file import Presence
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
@@ -66,6 +67,7 @@ class SqliteConnections:
         self._closed = False
         # A private memory database lives and dies with its one connection, which then also reads.
         self._shared = path == ":memory:" or "mode=memory" in path
+        add_functions(writer)
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
@@ -148,6 +150,13 @@ class SqliteConnections:
 
     def read(self, name: str, parameters: Row = ()) -> list[Row]:
         (text,) = self._statements[name]
+        return self._read(text, parameters)
+
+    def look_up(self, name: str, first: Row, asked: Mapping[str, Any], timeout_seconds: float | None) -> list[Row]:
+        (text,) = self._statements[name]
+        return self._read(*choose_lines(text, first, asked))
+
+    def _read(self, text: str, parameters: Row) -> list[Row]:
         if self._shared:
             with self._write_lock, self._errors():
                 return self._writer.execute(text, parameters).fetchall()
@@ -247,7 +256,9 @@ class SqliteConnections:
     def _open_reader(self) -> sqlite3.Connection:
         if self._closed:
             raise StoreUnavailable("the system database was closed")
-        return self._connect()
+        reader = self._connect()
+        add_functions(reader)
+        return reader
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -276,6 +287,11 @@ class SqliteConnections:
 def _parameter_count(text: str) -> int:
     """How many parameters a text of a statement takes; a later text may take more."""
     return max((int(number) for number in re.findall(r"\?(\d+)", text)), default=0)
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Make the functions known that statements call and SQLite lacks."""
+    connection.create_function("json_contains", 2, json_contains, deterministic=True)
 
 
 def _preallocate_log(writer: sqlite3.Connection, path: str) -> None:

@@ -18,7 +18,17 @@ from typing import Protocol
 
 from ..error import DBOSException
 from ..records import Answer, Bounce, Record, ScheduledRun, StepCompleted, Verdict
-from ..types import Claim, ClaimedWorkflow, KeyHolder, QueueConfig, Schedule, StepRecord, VersionInfo, WorkflowOutcome
+from ..types import (
+    Claim,
+    ClaimedWorkflow,
+    KeyHolder,
+    QueueConfig,
+    Schedule,
+    StepRecord,
+    VersionInfo,
+    WorkflowFilter,
+    WorkflowOutcome,
+)
 from .rows import WorkflowRow
 
 
@@ -58,9 +68,15 @@ class Store(Protocol):
         ...
 
     def list_steps(
-        self, workflow_id: str, *, load_output: bool, limit: int | None, offset: int | None
+        self,
+        workflow_id: str,
+        *,
+        load_output: bool,
+        limit: int | None,
+        offset: int | None,
+        timeout_seconds: float | None = None,
     ) -> list[StepRecord]:
-        """The recorded steps of one workflow in order; empty for an unknown one."""
+        """The recorded steps of one workflow in order; empty for an unknown one. Timeout as of `list_workflows`."""
         ...
 
     def find_outcomes(self, workflow_ids: Sequence[str]) -> dict[str, WorkflowOutcome]:
@@ -73,6 +89,13 @@ class Store(Protocol):
 
     def get_workflow(self, workflow_id: str) -> WorkflowRow | None:
         """One workflow with its payloads, or None."""
+        ...
+
+    def list_workflows(self, wanted: WorkflowFilter, timeout_seconds: float | None) -> list[WorkflowRow]:
+        """The workflows of a filter by age and id, the newest or the oldest first; payloads only if asked for.
+
+        Raises DBOSQueryTimeoutError when it takes longer than `timeout_seconds` (Postgres; None is no limit).
+        """
         ...
 
     def requeue_pending(
@@ -178,8 +201,8 @@ class Store(Protocol):
         """The queues of these applications and those nobody owns, by name; all queues for None."""
         ...
 
-    def delete_queue(self, name: str) -> None:
-        """Remove the row; workflows that wait on the queue stay."""
+    def delete_queue(self, name: str) -> str | None:
+        """Remove the row; its owner. Workflows that wait on the queue stay."""
         ...
 
     def create_schedule(self, schedule: Schedule, step: StepCompleted | None) -> Verdict | Schedule:
@@ -230,8 +253,11 @@ class Store(Protocol):
         """Cancel up to 1,000 active workflows whose deadline has passed; returns their ids."""
         ...
 
-    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str, now_ms: int) -> None:
-        """Put those that have neither succeeded nor failed on a queue. Repeatable."""
+    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str | None, now_ms: int) -> list[str]:
+        """Put those that have neither succeeded nor failed on a queue; the queues on which they wait now.
+
+        None is the queue on which a workflow was when it was cancelled or given up, else the internal one. Repeatable.
+        """
         ...
 
     def find_children(self, workflow_ids: Sequence[str]) -> list[str]:

@@ -53,7 +53,9 @@ WHERE $1::text IS NULL OR application_name IS NULL
 ORDER BY name;
 
 -- name: delete_queue
-DELETE FROM {schema}.queues WHERE name = $1::text;
+-- Whoever owns it; the owner.
+DELETE FROM {schema}.queues WHERE name = $1::text
+RETURNING application_name;
 
 -- name: find_holder
 -- Who holds deduplication id $2 of queue $1.

@@ -166,7 +166,7 @@ RETURNING workflow_uuid;
 SELECT w.workflow_uuid, w.status, w.name, w.class_name, w.config_name, w.owner_xid,
   COALESCE((SELECT i.inputs FROM {schema}.workflow_input AS i WHERE i.workflow_uuid = w.workflow_uuid), w.inputs),
   w.serialization, w.recovery_attempts, w.workflow_deadline_epoch_ms, w.authenticated_user,
-  w.authenticated_roles, w.attributes::text, w.queue_name, w.queue_partition_key, w.priority, w.created_at
+  w.authenticated_roles, w.attributes::text, COALESCE(w.queue_name, '_dbos_internal_queue'), w.queue_partition_key, w.priority, w.created_at
 FROM {schema}.workflow_status AS w WHERE w.status = 'PENDING' AND w.owner_xid = $1::text;
 
 -- name: count_waiting_elsewhere
@@ -180,8 +180,9 @@ GROUP BY application_version, status;
 -- name: dead_letter
 -- Give a workflow up whose attempts are used; only the claim ($2) that counted them may.
 UPDATE {schema}.workflow_status
-SET status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED', owner_xid = NULL, queue_name = NULL, deduplication_id = NULL,
-    started_at_epoch_ms = NULL, updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint,
+SET status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED',
+-- include: parts/leave_queue.sql
+    updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint,
     completed_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint
 WHERE workflow_uuid = $1::text AND status = 'PENDING' AND owner_xid = $2::text AND $3::int8 IS NOT NULL;
 
@@ -195,8 +196,9 @@ WITH chosen AS MATERIALIZED (
   FOR NO KEY UPDATE
 )
 UPDATE {schema}.workflow_status AS w
-SET status = 'CANCELLED', owner_xid = NULL, queue_name = NULL, deduplication_id = NULL,
-    started_at_epoch_ms = NULL, updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint,
+SET status = 'CANCELLED',
+-- include: parts/leave_queue.sql
+    updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint,
     completed_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint
 FROM chosen
 WHERE w.workflow_uuid = chosen.workflow_uuid AND $2::int8 IS NOT NULL;
@@ -208,8 +210,9 @@ WHERE parent_workflow_id = ANY (ARRAY(SELECT json_array_elements_text($1::json))
 -- name: cancel_overdue
 -- Cancel up to 1,000 active workflows of the application ($1) whose deadline is before $2, earliest first.
 UPDATE {schema}.workflow_status
-SET status = 'CANCELLED', owner_xid = NULL, queue_name = NULL, deduplication_id = NULL,
-    started_at_epoch_ms = NULL, updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint,
+SET status = 'CANCELLED',
+-- include: parts/leave_queue.sql
+    updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint,
     completed_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint
 WHERE workflow_uuid IN (
   SELECT workflow_uuid FROM {schema}.workflow_status
@@ -231,7 +234,9 @@ SELECT workflow_uuid FROM {schema}.workflow_status
 WHERE workflow_uuid = ANY (ARRAY(SELECT json_array_elements_text($1::json)));
 
 -- name: resume_workflows
--- Put the workflows in $1 (a JSON array of ids) that have neither succeeded nor failed onto queue $3.
+-- Put the workflows in $1 (a JSON array of ids) that have neither succeeded nor failed onto queue $3. Without one, those
+-- that were cancelled or given up go back to the queue they were on (see parts/leave_queue.sql), all others to the
+-- internal queue $4. The note of that queue stays, so that doing it again comes to the same.
 WITH chosen AS MATERIALIZED (
   SELECT workflow_uuid FROM {schema}.workflow_status
   WHERE workflow_uuid = ANY (ARRAY(SELECT json_array_elements_text($1::json)))
@@ -240,8 +245,12 @@ WITH chosen AS MATERIALIZED (
   FOR NO KEY UPDATE
 )
 UPDATE {schema}.workflow_status AS w
-SET status = 'ENQUEUED', queue_name = $3::text, recovery_attempts = 0, owner_xid = NULL,
+SET status = 'ENQUEUED', recovery_attempts = 0, owner_xid = NULL,
+    queue_name = COALESCE(
+      $3::text, CASE WHEN request LIKE '{"dbos.queue":%' THEN request::json ->> 'dbos.queue' END, $4::text),
+    request = CASE WHEN $3::text IS NOT NULL AND request LIKE '{"dbos.queue":%' THEN NULL ELSE request END,
     workflow_deadline_epoch_ms = NULL, deduplication_id = NULL, started_at_epoch_ms = NULL,
     completed_at = NULL, updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint
 FROM chosen
-WHERE w.workflow_uuid = chosen.workflow_uuid AND $2::int8 IS NOT NULL;
+WHERE w.workflow_uuid = chosen.workflow_uuid AND $2::int8 IS NOT NULL
+RETURNING w.queue_name;

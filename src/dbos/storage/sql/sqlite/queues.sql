@@ -53,7 +53,9 @@ WHERE ?1 IS NULL OR application_name IS NULL
 ORDER BY name;
 
 -- name: delete_queue
-DELETE FROM queues WHERE name = ?1;
+-- Whoever owns it; the owner.
+DELETE FROM queues WHERE name = ?1
+RETURNING application_name;
 
 -- name: find_holder
 -- Who holds deduplication id ?2 of queue ?1.

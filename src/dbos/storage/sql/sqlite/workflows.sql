@@ -141,7 +141,7 @@ RETURNING workflow_uuid;
 SELECT workflow_uuid, status, name, class_name, config_name, owner_xid,
   COALESCE((SELECT i.inputs FROM workflow_input AS i WHERE i.workflow_uuid = workflow_status.workflow_uuid), inputs),
   serialization, recovery_attempts, workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, attributes,
-  queue_name, queue_partition_key, priority, created_at
+  COALESCE(queue_name, '_dbos_internal_queue'), queue_partition_key, priority, created_at
 FROM workflow_status WHERE status = 'PENDING' AND owner_xid = ?1;
 
 -- name: count_waiting_elsewhere
@@ -155,15 +155,17 @@ GROUP BY application_version, status;
 -- name: dead_letter
 -- Give a workflow up whose attempts are used; only the claim (?2) that counted them may.
 UPDATE workflow_status
-SET status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED', owner_xid = NULL, queue_name = NULL, deduplication_id = NULL,
-    started_at_epoch_ms = NULL, updated_at = ?3, completed_at = ?3
+SET status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED',
+-- include: parts/leave_queue.sql
+    updated_at = ?3, completed_at = ?3
 WHERE workflow_uuid = ?1 AND status = 'PENDING' AND owner_xid = ?2;
 
 -- name: cancel_workflows
 -- Cancel the workflows in ?1 (a JSON array of ids) that have neither succeeded nor failed.
 UPDATE workflow_status
-SET status = 'CANCELLED', owner_xid = NULL, queue_name = NULL, deduplication_id = NULL,
-    started_at_epoch_ms = NULL, updated_at = ?2, completed_at = ?2
+SET status = 'CANCELLED',
+-- include: parts/leave_queue.sql
+    updated_at = ?2, completed_at = ?2
 WHERE workflow_uuid IN (SELECT value FROM json_each(?1)) AND status NOT IN ('SUCCESS', 'ERROR');
 
 -- name: find_children
@@ -173,8 +175,9 @@ JOIN workflow_status AS c ON c.parent_workflow_id = r.value AND c.parent_workflo
 -- name: cancel_overdue
 -- Cancel up to 1,000 active workflows of the application (?1) whose deadline is before ?2, earliest first.
 UPDATE workflow_status
-SET status = 'CANCELLED', owner_xid = NULL, queue_name = NULL, deduplication_id = NULL,
-    started_at_epoch_ms = NULL, updated_at = ?2, completed_at = ?2
+SET status = 'CANCELLED',
+-- include: parts/leave_queue.sql
+    updated_at = ?2, completed_at = ?2
 WHERE workflow_uuid IN (
   SELECT workflow_uuid FROM workflow_status
   WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED') AND workflow_deadline_epoch_ms IS NOT NULL
@@ -194,9 +197,15 @@ WHERE w.status = 'CANCELLED';
 SELECT w.workflow_uuid FROM json_each(?1) AS r JOIN workflow_status AS w ON w.workflow_uuid = r.value;
 
 -- name: resume_workflows
--- Put the workflows in ?1 (a JSON array of ids) that have neither succeeded nor failed onto queue ?3.
+-- Put the workflows in ?1 (a JSON array of ids) that have neither succeeded nor failed onto queue ?3. Without one, those
+-- that were cancelled or given up go back to the queue they were on (see parts/leave_queue.sql), all others to the
+-- internal queue ?4. The note of that queue stays, so that doing it again comes to the same.
 UPDATE workflow_status
-SET status = 'ENQUEUED', queue_name = ?3, recovery_attempts = 0, owner_xid = NULL,
+SET status = 'ENQUEUED', recovery_attempts = 0, owner_xid = NULL,
+    queue_name = COALESCE(
+      ?3, CASE WHEN request LIKE '{"dbos.queue":%' THEN json_extract(request, '$."dbos.queue"') END, ?4),
+    request = CASE WHEN ?3 IS NOT NULL AND request LIKE '{"dbos.queue":%' THEN NULL ELSE request END,
     workflow_deadline_epoch_ms = NULL, deduplication_id = NULL, started_at_epoch_ms = NULL,
     completed_at = NULL, updated_at = ?2
-WHERE workflow_uuid IN (SELECT value FROM json_each(?1)) AND status NOT IN ('SUCCESS', 'ERROR');
+WHERE workflow_uuid IN (SELECT value FROM json_each(?1)) AND status NOT IN ('SUCCESS', 'ERROR')
+RETURNING queue_name;
