@@ -67,6 +67,7 @@ class Engine:
         self.drivers = Drivers(store, self.journal, self.clock, self.workers, self.loops)
         self.deadlines = Deadlines(self)
         self.dispatcher = Dispatcher(self)
+        self.workers.on_free = self.dispatcher.note_thread_free
         self.delays = Delays(self)
         self.watcher = Watcher(self)
         self.services: list[Service] = [self.deadlines, self.delays, self.dispatcher, self.watcher, Listener(self)]
