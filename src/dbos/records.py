@@ -203,6 +203,8 @@ class WorkflowFinished:
     output: str | None
     error: str | None
     serialization: str | None
+    # The queue on which other processes may wait for the place that becomes free.
+    freed_queue: str | None = None
 
     def row(self) -> dict[str, Any]:
         return {

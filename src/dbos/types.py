@@ -174,6 +174,8 @@ class ClaimedWorkflow:
     attributes: Mapping[str, Any] | None
     queue_name: str | None
     partition_key: str | None = None
+    # Whether it may have recorded steps: it was begun before, or made with some.
+    has_steps: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,9 +278,21 @@ class QueueConfig:
         return self.rate_limit is not None or self.partition_rate_limit is not None
 
     @property
+    def has_concurrency(self) -> bool:
+        """Whether the end of a workflow may let another one start."""
+        return self.has_shared_concurrency or not (
+            self.worker_concurrency is None and self.partition_worker_concurrency is None
+        )
+
+    @property
+    def has_shared_concurrency(self) -> bool:
+        """Whether the end of a workflow may let another one start in another process."""
+        return self.global_concurrency is not None or self.partition_concurrency is not None
+
+    @property
     def has_shared_limits(self) -> bool:
         """Whether processes have to agree on how much may be claimed."""
-        return self.global_concurrency is not None or self.partition_concurrency is not None or self.is_rate_limited
+        return self.has_shared_concurrency or self.is_rate_limited
 
 
 class _WorkflowSchedule(TypedDict):

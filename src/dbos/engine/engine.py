@@ -74,6 +74,7 @@ class Engine:
         self.drivers = Drivers(store, self.journal, self.clock, self.workers, self.loops)
         self.deadlines = Deadlines(self)
         self.dispatcher = Dispatcher(self)
+        self.workers.on_free = self.dispatcher.note_thread_free
         self.delays = Delays(self)
         self.watcher = Watcher(self)
         self.scheduler = Scheduler(self)

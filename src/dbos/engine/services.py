@@ -165,10 +165,12 @@ class Listener(Service):
             engine.scheduler.look_now()
         elif kind == "cancelled" and workflow_ids:
             engine.note_cancelled(workflow_ids)
+            engine.dispatcher.note_freed_elsewhere(None)
         elif kind == "finished" and workflow_ids:
             for workflow_id in workflow_ids:
                 engine.signals.fire("finished", workflow_id)
-            engine.dispatcher.note_freed_elsewhere()
+        elif kind == "freed":
+            engine.dispatcher.note_freed_elsewhere(workflow_ids)
         else:
             # Which workflows is unknown: everybody looks again.
             engine.watcher.look_now()

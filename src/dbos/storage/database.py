@@ -60,7 +60,8 @@ LONE: dict[type[Record], tuple[str, int]] = {
 # Runs a named statement with its parameters; the rows it returns.
 Execute = Callable[[str, Row], list[Row]]
 
-# What other processes may wait for: "finished" workflows by id, "queued" ones by the name of their queue.
+# What other processes may wait for: "finished" workflows by id, "queued" ones and places that are "freed" by the name
+# of their queue.
 News = Mapping[str, Sequence[str]]
 NOTHING_NEW: News = {}
 
@@ -143,6 +144,8 @@ class SqlStore(QueueOperations, ScheduleOperations, DebounceOperations):
         news = NOTHING_NEW
         if type(record) is WorkflowFinished:
             news = {"finished": (record.workflow_id,)}
+            if record.freed_queue is not None:
+                news = {**news, "freed": (record.freed_queue,)}
         elif type(record) is WorkflowStarted and (record.parent is not None or record.queue is not None):
             return self._commit_batch([record])[0]
         name, changes = LONE[type(record)]
@@ -182,6 +185,9 @@ class SqlStore(QueueOperations, ScheduleOperations, DebounceOperations):
         news: dict[str, Sequence[str]] = {}
         if outcomes:
             news["finished"] = [workflow_id for workflow_id, _ in outcomes]
+            freed = {record.freed_queue for record in outcomes.values() if record.freed_queue is not None}
+            if freed:
+                news["freed"] = sorted(freed)
         queues = {r.queue.queue_name for r in (*roots, *children) if r.queue is not None and r.status == "ENQUEUED"}
         if queues:
             news["queued"] = sorted(queues)

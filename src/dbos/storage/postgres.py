@@ -2,7 +2,8 @@
 
 The journal has connections of its own, so its latency does not depend on readers: one for its batches, a second one
 for starts that need not wait for a batch. A batch travels as one round trip: a single statement in autocommit, several
-in pipeline mode, which makes them one implicit transaction. Readers and the rarer writes share a small pool.
+in pipeline mode, which makes them one implicit transaction. Claims go the same way on a connection of theirs, since
+others wait for the lock they hold. Readers and the rarer writes share a small pool.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ MAX_NOTIFICATION_BYTES = 7900
 # JSON.
 FEW_RECORDS = 4
 
-# Plans of the journal's statements must not depend on statistics of a table that was empty a moment ago: every
-# access is by key. Generic plans also spare planning each batch anew.
+# Plans of the journal's statements and of claims must not depend on statistics of a table that was empty a moment ago:
+# every access is by key. Generic plans also spare planning each batch anew, which takes longer than to run a claim.
 JOURNAL_SETTINGS = (
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; "
     "SET enable_mergejoin = off; SET jit = off"
@@ -115,6 +116,7 @@ class PostgresConnections:
             self._idle_timeout_ms = 0
         self._notify = notify
         self._lanes = (Lane(), Lane())
+        self._claim_lane = Lane()
         self._others_listen = False
         self._is_shared = False
         # The lock that tells others that this process is alive.
@@ -128,7 +130,7 @@ class PostgresConnections:
             connection_class=self._connection_class,
             kwargs=self._kwargs,
             min_size=1,
-            max_size=max(1, pool_size - len(self._lanes)),
+            max_size=max(1, pool_size - len(self._lanes) - 1),
             timeout=pool_timeout_seconds,
             num_workers=1,
             reconnect_timeout=60.0,
@@ -165,18 +167,23 @@ class PostgresConnections:
         """Run the statements in a transaction, with the news for other processes; the rows each has written."""
         if news and self._others_listen:
             statements += [("notify", (SIGNAL_CHANNEL, _payload(kind, ids))) for kind, ids in news.items()]
-        with self._free_lane() as lane:
-            session = lane.session
-            try:
-                if session is None:
-                    session = self._open_session(lane)
-                if len(statements) == 1:
-                    return [session.execute(*statements[0])]
-                return session.execute_together(statements)
-            except Exception as error:
-                if session is not None and not session.usable:
-                    lane.close()
-                raise translate(error) from error
+        with self._free_lane() as lane, self._session(lane) as session:
+            if len(statements) == 1:
+                return [session.execute(*statements[0])]
+            return session.execute_together(statements)
+
+    @contextmanager
+    def _session(self, lane: Lane) -> Iterator[JournalSession]:
+        """The session of a lane that is ours; errors come out as trouble."""
+        session = lane.session
+        try:
+            if session is None:
+                session = self._open_session(lane)
+            yield session
+        except Exception as error:
+            if session is not None and not session.usable:
+                lane.close()
+            raise translate(error) from error
 
     @contextmanager
     def _free_lane(self) -> Iterator[Lane]:
@@ -225,15 +232,11 @@ class PostgresConnections:
             raise self._translate(error) from error
 
     def claim(self, name: str, parameters: Row, queue_name: str | None) -> list[Row]:
-        if queue_name is None:
-            return self.write(name, parameters)
-        try:
-            with self._pool.connection() as connection, connection.transaction(), connection.pipeline():
-                connection.execute(self._statements["guard_queue"], (queue_name,))
-                rows: list[Row] = connection.execute(self._statements[name], parameters).fetchall()
-                return rows
-        except Exception as error:
-            raise self._translate(error) from error
+        statements: list[tuple[str, Row]] = [(name, parameters)]
+        if queue_name is not None:
+            statements.insert(0, ("guard_queue", (queue_name,)))
+        with self._claim_lane.lock, self._session(self._claim_lane) as session:
+            return session.fetch_together(statements)
 
     @contextmanager
     def transaction(self) -> Iterator[Execute]:
@@ -356,7 +359,7 @@ class PostgresConnections:
                 wake.send(b"x")
         self._close_presence()
         self._pool.close(timeout=2)
-        for lane in self._lanes:
+        for lane in (*self._lanes, self._claim_lane):
             with lane.lock:
                 lane.close()
 

@@ -86,6 +86,7 @@ def to_claimed(row: Sequence[Any]) -> ClaimedWorkflow:
         attributes=parse_attributes(row[12]),
         queue_name=row[13],
         partition_key=row[14],
+        has_steps=bool(row[17]),
     )
 
 

@@ -150,12 +150,12 @@ class Store(Protocol):
         """The workflows that the claim with this token took and that are still its."""
         ...
 
-    def find_rate_window(self, queue: QueueConfig, application_name: str) -> int | None:
-        """When, in epoch ms, the rate limit of the queue lets the next workflow start; None when it does now."""
+    def find_rate_window(self, queue: QueueConfig, application_name: str, now_ms: int) -> int | None:
+        """When, in epoch ms, a rate limit of the queue lets the next workflow start; None when it does now."""
         ...
 
-    def find_waiting_queues(self, queue_names: Sequence[str], application_name: str) -> list[str]:
-        """Those of the queues on which something waits."""
+    def find_waiting_queues(self, queue_names: Sequence[str], claim: Claim) -> list[str]:
+        """Those of the queues on which something waits that the claimer can run."""
         ...
 
     def promote_delayed(self, application_name: str, now_ms: int) -> list[str]:

@@ -166,7 +166,8 @@ RETURNING workflow_uuid;
 SELECT w.workflow_uuid, w.status, w.name, w.class_name, w.config_name, w.owner_xid,
   COALESCE((SELECT i.inputs FROM {schema}.workflow_input AS i WHERE i.workflow_uuid = w.workflow_uuid), w.inputs),
   w.serialization, w.recovery_attempts, w.workflow_deadline_epoch_ms, w.authenticated_user,
-  w.authenticated_roles, w.attributes::text, COALESCE(w.queue_name, '_dbos_internal_queue'), w.queue_partition_key, w.priority, w.created_at
+  w.authenticated_roles, w.attributes::text, COALESCE(w.queue_name, '_dbos_internal_queue'), w.queue_partition_key, w.priority, w.created_at,
+  EXISTS (SELECT FROM {schema}.operation_outputs AS o WHERE o.workflow_uuid = w.workflow_uuid)::int4
 FROM {schema}.workflow_status AS w WHERE w.status = 'PENDING' AND w.owner_xid = $1::text;
 
 -- name: count_waiting_elsewhere

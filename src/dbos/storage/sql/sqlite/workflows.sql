@@ -141,7 +141,8 @@ RETURNING workflow_uuid;
 SELECT workflow_uuid, status, name, class_name, config_name, owner_xid,
   COALESCE((SELECT i.inputs FROM workflow_input AS i WHERE i.workflow_uuid = workflow_status.workflow_uuid), inputs),
   serialization, recovery_attempts, workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, attributes,
-  COALESCE(queue_name, '_dbos_internal_queue'), queue_partition_key, priority, created_at
+  COALESCE(queue_name, '_dbos_internal_queue'), queue_partition_key, priority, created_at,
+  EXISTS (SELECT 1 FROM operation_outputs AS o WHERE o.workflow_uuid = workflow_status.workflow_uuid)
 FROM workflow_status WHERE status = 'PENDING' AND owner_xid = ?1;
 
 -- name: count_waiting_elsewhere

@@ -12,4 +12,5 @@ WHERE workflow_uuid IN (SELECT workflow_uuid FROM candidates)
 RETURNING workflow_uuid, status, name, class_name, config_name, owner_xid,
   COALESCE((SELECT i.inputs FROM workflow_input AS i WHERE i.workflow_uuid = workflow_status.workflow_uuid), inputs),
   serialization, recovery_attempts, workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, attributes,
-  ?1, queue_partition_key, priority, created_at;
+  ?1, queue_partition_key, priority, created_at,
+  EXISTS (SELECT 1 FROM operation_outputs AS o WHERE o.workflow_uuid = workflow_status.workflow_uuid);
