@@ -54,6 +54,10 @@ NOT_YET_IN_DBOS = {
     for form in ([name[:-1], f"{name[:-1]}_async"] if name.endswith("*") else [name])
 }
 
+# What we offer beyond the list.
+OURS_EXPORTED = {"EnqueueItem"}
+OURS_IN_DBOS = {"enqueue_workflows", "enqueue_workflows_async"}
+
 
 def present(kind: str) -> list[str]:
     """The entries of a section of the list that we export."""
@@ -90,7 +94,7 @@ def listed_parameters(signature: str) -> list[tuple[str, str, str]]:
 def test_the_package_exports_the_listed_names_and_no_others() -> None:
     listed = set(SURFACE["exports"])
     assert len(listed) == 41
-    assert set(dbos.__all__) <= listed
+    assert set(dbos.__all__) - listed == OURS_EXPORTED
     assert listed - set(dbos.__all__) == NOT_YET_EXPORTED
     for name in dbos.__all__:
         assert getattr(dbos, name) is not None, name
@@ -100,7 +104,7 @@ def test_the_members_of_dbos_are_the_listed_ones() -> None:
     listed = set(SURFACE["classes"]["DBOS"]["members"])
     ours = {name for name in dir(DBOS) if not name.startswith("_")}
     assert listed - ours == NOT_YET_IN_DBOS
-    assert ours - listed == set()
+    assert ours - listed == OURS_IN_DBOS
 
 
 @pytest.mark.parametrize("member", sorted(name for name in SURFACE["classes"]["DBOS"]["members"] if name in dir(DBOS)))

@@ -6,7 +6,7 @@ Where things are. Imports run downwards only.
                   app          DBOS: construct, launch, destroy
                   decorators   workflow, step, classes, roles
                   starting     start workflows in the background
-                  enqueueing   put workflows on queues;  queues: their limits
+                  enqueueing   put workflows on queues;  bulk: many at once;  queues: their limits
                   steps        run_step, reserved step ids
                   calls        sleep, patches
                   results      handles, results, status
@@ -14,7 +14,7 @@ Where things are. Imports run downwards only.
                   options      the Set... blocks, step options
         |
     engine/     what makes calls durable; no SQL
-                  starting     write a new workflow;  enqueueing: one that waits on a queue
+                  starting     write a new workflow;  enqueueing: one that waits on a queue;  bulk: many of them
                   workflows    execute, record the outcome, wait for it
                   steps        find, run, retry, record
                   operations   other calls that are recorded like steps
@@ -37,6 +37,7 @@ The names below are public. Everything else may change.
 
 from . import error
 from .api.app import DBOS
+from .api.bulk import EnqueueItem
 from .api.decorators import DBOSConfiguredInstance
 from .api.enqueueing import EnqueueOptions
 from .api.handles import WorkflowHandle, WorkflowHandleAsync
@@ -74,6 +75,7 @@ __all__ = [
     "DBOSContextSetAuth",
     "DBOSPortableJSONSerializer",
     "DuplicationPolicy",
+    "EnqueueItem",
     "EnqueueOptions",
     "PortableWorkflowError",
     "Queue",

@@ -30,6 +30,23 @@ def new_id() -> str:
         if number <= _last:
             number = _last + 1 + (random & _STEP)
         _last = number
+    return _text(number)
+
+
+def new_ids(count: int) -> list[str]:
+    """So many new ids, each greater than the one before; made together they cost a third."""
+    global _last
+    random = os.urandom(10 + 6 * count)
+    number = (time.time_ns() // 1_000_000 << _RANDOM_BITS) | (int.from_bytes(random[:10], "big") & _RANDOM)
+    steps = [int.from_bytes(random[i : i + 6], "big") for i in range(10, len(random), 6)]
+    with _lock:
+        number = max(number, _last)
+        numbers = [number := number + 1 + step for step in steps]
+        _last = number
+    return [_text(number) for number in numbers]
+
+
+def _text(number: int) -> str:
     low = (2 << 62) | (number & 0x3FFF_FFFF_FFFF_FFFF)
     high = (number >> _RANDOM_BITS << 16) | (7 << 12) | (number >> 62 & 0xFFF)
     digits = f"{high << 64 | low:032x}"

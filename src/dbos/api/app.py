@@ -16,6 +16,7 @@ from ..logs import configure_logging, install_record_attributes, logger, remove_
 from ..storage.store import StoreUnavailable
 from ..types import StepStatus
 from . import decorators
+from .bulk import BulkCalls
 from .calls import WorkflowCalls
 from .enqueueing import EnqueueCalls
 from .management import ManagementCalls
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from ..engine.engine import Engine
 
 
-class DBOS(StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls, EnqueueCalls, QueueCalls):
+class DBOS(
+    StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls, EnqueueCalls, BulkCalls, QueueCalls, KafkaCalls
+):
     """The durable-workflow application of this process.
 
     Construct it once with its configuration, decorate functions as workflows and steps, then launch:

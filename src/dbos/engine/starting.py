@@ -137,12 +137,8 @@ def create_plan(
         step_id = parent.draw()
     assigned = take_assigned_id(context.options) if workflow_id is None else None
     if assigned is None and workflow_id is None and context.options.assigned_id is not None and parent is None:
-        logger.warning(
-            "SetWorkflowID(%r) gives its id to the first start in its block only; this start of %r gets a new one",
-            context.options.assigned_id.workflow_id,
-            name,
-        )
-    _check_options(context.options)
+        warn_of_taken_id(context.options, name)
+    refuse_shard_key(context.options)
     started_at_ms = engine.clock.now_ms()
     if parent is not None:
         assert step_id is not None
@@ -180,17 +176,11 @@ def create_plan(
             assert step_id is not None
             raise DBOSStepNondeterminismError(parent.workflow_id, step_id)
         if isinstance(answer, ExistingWorkflow):
-            yield from _attach(record, answer, reject, parent, started_at_ms)
+            yield from attach(record, answer, reject, parent, started_at_ms)
             return Created(workflow_id)
         assert isinstance(answer, DeduplicationTaken)
-        assert record.queue is not None
         if not attach_to_holder:
-            yield from _refuse(
-                DBOSQueueDeduplicatedError(workflow_id, record.queue.queue_name, record.queue.deduplication_id or ""),
-                record,
-                parent,
-                started_at_ms,
-            )
+            yield from refuse_deduplication(record, parent, started_at_ms)
         if answer.holder_id is not None:
             if parent is not None:
                 assert step_id is not None
@@ -208,7 +198,7 @@ def _commit(record: WorkflowStarted, parent: Execution | None) -> Plan[Verdict |
     return answer
 
 
-def _attach(
+def attach(
     record: WorkflowStarted, existing: ExistingWorkflow, reject: bool, parent: Execution | None, started_at_ms: int
 ) -> Plan[None]:
     """The id is in use: refuse, unless the workflow that has it is of the same function."""
@@ -236,6 +226,22 @@ def _attach(
             existing.queue_name,
             "no queue" if queue_name is None else f"queue {queue_name!r}",
         )
+
+
+def refuse_deduplication(record: WorkflowStarted, parent: Execution | None, started_at_ms: int) -> Plan[None]:
+    """Another workflow holds the deduplication id."""
+    assert record.queue is not None
+    error = DBOSQueueDeduplicatedError(record.workflow_id, record.queue.queue_name, record.queue.deduplication_id or "")
+    yield from _refuse(error, record, parent, started_at_ms)
+
+
+def warn_of_taken_id(options: Options, name: str) -> None:
+    assert options.assigned_id is not None
+    logger.warning(
+        "SetWorkflowID(%r) gives its id to the first start in its block only; this start of %r gets a new one",
+        options.assigned_id.workflow_id,
+        name,
+    )
 
 
 def _record_holder(
@@ -273,10 +279,7 @@ def start_record(
 ) -> tuple[WorkflowStarted, Identity]:
     info, options, settings = target.info, context.options, engine.settings
     format_name = engine.payloads.format_for(info.serialization_type)
-    try:
-        inputs = engine.payloads.encode_arguments(target.args, target.kwargs, format_name)
-    except Exception as error:
-        raise explain(error, f"the arguments of workflow {info.name!r} (id {workflow_id})") from error
+    inputs = encode_inputs(engine, info.name, workflow_id, target.args, target.kwargs, format_name)
     identity = context.identity.copy()
     timeout_ms, deadline_ms = None, None
     if options.timeout is not None:
@@ -313,6 +316,15 @@ def start_record(
     return record, identity
 
 
+def encode_inputs(
+    engine: Engine, name: str, workflow_id: str, args: tuple[Any, ...], kwargs: dict[str, Any], format_name: str
+) -> str:
+    try:
+        return engine.payloads.encode_arguments(args, kwargs, format_name)
+    except Exception as error:
+        raise explain(error, f"the arguments of workflow {name!r} (id {workflow_id})") from error
+
+
 def check_record(record: WorkflowStarted) -> None:
     """Refuse texts that no database can hold, before anything is written."""
     queue = record.queue or QueuePlace("")
@@ -330,7 +342,7 @@ def check_record(record: WorkflowStarted) -> None:
             check_text(text, what)
 
 
-def _check_options(options: Options) -> None:
+def refuse_shard_key(options: Options) -> None:
     if options.shard_key is not None:
         raise DBOSException(
             f"A shard key was given ({options.shard_key!r}), but the system database is not sharded. Remove "

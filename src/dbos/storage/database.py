@@ -6,9 +6,8 @@ once. The statements of the two backends differ only where the databases do.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 from ..error import DBOSException
@@ -24,16 +23,11 @@ from ..records import (
     WorkflowStarted,
 )
 from ..types import INTERNAL_QUEUE_NAME, StepRecord, VersionInfo, WorkflowOutcome
+from .bulk import BulkOperations, Transaction
+from .encoding import Row, encode_json
 from .queues import QueueOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version
-from .store import StoreRefused, StoreUnavailable
-
-Row = tuple[Any, ...]
-
-# Characters stay as they are, so that half a surrogate pair, which no database holds, is refused on its way there.
-encode_json = json.JSONEncoder(separators=(",", ":"), check_circular=False, ensure_ascii=False).encode
-
-_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+from .store import StoreUnavailable
 
 # More ids than this in one statement gain nothing and make its plan and its parameters large.
 CHUNK = 1000
@@ -49,14 +43,6 @@ class Work(NamedTuple):
     rows: list[dict[str, Any]]
     changes: int
     lone: str | None = None
-
-
-def encode_rows(rows: Sequence[dict[str, Any]]) -> str:
-    """The records of a batch as one JSON text; StoreRefused for a NUL character, where SQLite would cut the text."""
-    text = encode_json(rows)
-    if "\\u0000" in text and _NUL.search(text):
-        raise StoreRefused("a text contains a NUL character, which databases cannot store")
-    return text
 
 
 # Statements for a batch of one record (see `sql/<backend>/lone.sql`): the name, and how many rows it changes.
@@ -104,6 +90,10 @@ class Connections(Protocol):
         """
         ...
 
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Several statements outside the journal's connection that are committed together."""
+        ...
+
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
         """Tell other processes that something happened to workflows, where the backend can."""
         ...
@@ -117,7 +107,7 @@ class Connections(Protocol):
     def close(self) -> None: ...
 
 
-class SqlStore(QueueOperations):
+class SqlStore(QueueOperations, BulkOperations):
     """The store contract (see `store.Store`) over named SQL statements."""
 
     def __init__(self, connections: Connections) -> None:
