@@ -55,6 +55,9 @@ OURS: dict[str, set[str]] = {
     "ScheduleInput": {"overlap", "catch_up"},
     "WorkflowSchedule": {"overlap", "catch_up", "problem"},
 }
+# What we offer beyond the list.
+OURS_EXPORTED = {"EnqueueItem"}
+OURS_IN_DBOS = {"enqueue_workflows", "enqueue_workflows_async"}
 
 
 def present(kind: str) -> list[str]:
@@ -92,7 +95,7 @@ def listed_parameters(signature: str) -> list[tuple[str, str, str]]:
 def test_the_package_exports_the_listed_names_and_no_others() -> None:
     listed = set(SURFACE["exports"])
     assert len(listed) == 41
-    assert set(dbos.__all__) <= listed
+    assert set(dbos.__all__) - listed == OURS_EXPORTED
     assert listed - set(dbos.__all__) == NOT_YET_EXPORTED
     for name in dbos.__all__:
         assert getattr(dbos, name) is not None, name
@@ -102,7 +105,7 @@ def test_the_members_of_dbos_are_the_listed_ones() -> None:
     listed = set(SURFACE["classes"]["DBOS"]["members"])
     ours = {name for name in dir(DBOS) if not name.startswith("_")}
     assert listed - ours == NOT_YET_IN_DBOS
-    assert ours - listed == set()
+    assert ours - listed == OURS_IN_DBOS
 
 
 @pytest.mark.parametrize("member", sorted(name for name in SURFACE["classes"]["DBOS"]["members"] if name in dir(DBOS)))

@@ -6,9 +6,9 @@ Where things are. Imports run downwards only.
                   app          DBOS: construct, launch, destroy
                   decorators   workflow, step, classes, roles
                   starting     start workflows in the background
-                  enqueueing   put workflows on queues;  queues: their limits
                   schedules    run workflows at the times of a cron expression
                   debouncing   one run for many calls
+                  enqueueing   put workflows on queues;  bulk: many at once;  queues: their limits
                   steps        run_step, reserved step ids
                   calls        sleep, patches
                   results      handles, results, status;  listing: many at once
@@ -16,8 +16,8 @@ Where things are. Imports run downwards only.
                   options      the Set... blocks, step options
         |
     engine/     what makes calls durable; no SQL
-                  starting     write a new workflow;  enqueueing: one that waits on a queue
                   debouncing   delay one that waits, with new arguments
+                  starting     write a new workflow;  enqueueing: one that waits on a queue;  bulk: many of them
                   workflows    execute, record the outcome, wait for it
                   steps        find, run, retry, record
                   operations   other calls that are recorded like steps
@@ -42,6 +42,7 @@ The names below are public. Everything else may change.
 
 from . import error
 from .api.app import DBOS
+from .api.bulk import EnqueueItem
 from .api.debouncing import Debouncer
 from .api.decorators import DBOSConfiguredInstance
 from .api.enqueueing import EnqueueOptions
@@ -84,6 +85,7 @@ __all__ = [
     "DBOSPortableJSONSerializer",
     "Debouncer",
     "DuplicationPolicy",
+    "EnqueueItem",
     "EnqueueOptions",
     "PortableWorkflowError",
     "Queue",

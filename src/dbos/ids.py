@@ -35,6 +35,19 @@ def new_id() -> str:
     return _written(number)
 
 
+def new_ids(count: int) -> list[str]:
+    """So many new ids, each greater than the one before; made together they cost a third."""
+    global _last
+    random = os.urandom(10 + 6 * count)
+    number = (time.time_ns() // 1_000_000 << _RANDOM_BITS) | (int.from_bytes(random[:10], "big") & _RANDOM)
+    steps = [int.from_bytes(random[i : i + 6], "big") for i in range(10, len(random), 6)]
+    with _lock:
+        number = max(number, _last)
+        numbers = [number := number + 1 + step for step in steps]
+        _last = number
+    return [_written(number) for number in numbers]
+
+
 def id_made_at(time_ms: int) -> str:
     """A UUID of version 7 for a given time, in milliseconds since the epoch; any two differ."""
     return _written((time_ms << _RANDOM_BITS) | (int.from_bytes(os.urandom(10), "big") & _RANDOM))

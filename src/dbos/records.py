@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Union
+from typing import Any, Literal, Union
 
 from .types import Schedule
 
@@ -145,6 +145,35 @@ class WorkflowStarted:
     attributes: str | None = None
     parent: ParentStep | None = None
     queue: QueuePlace | None = None
+    # None is the time of the database.
+    created_at_ms: int | None = None
+
+    def like(self, workflow_id: str, creator_token: str, inputs: str) -> WorkflowStarted:
+        """The record of another workflow that waits, which differs in these only."""
+        return WorkflowStarted(
+            workflow_id,
+            self.status,
+            self.name,
+            self.class_name,
+            self.config_name,
+            inputs,
+            self.serialization,
+            creator_token,
+            None,
+            self.executor_id,
+            self.application_version,
+            self.application_id,
+            self.application_name,
+            self.recovery_attempts,
+            self.timeout_ms,
+            self.deadline_ms,
+            self.authenticated_user,
+            self.authenticated_roles,
+            self.assumed_role,
+            self.attributes,
+            None,
+            self.queue,
+        )
 
     def row(self) -> dict[str, Any]:
         row: dict[str, Any] = {
@@ -191,6 +220,34 @@ class WorkflowStarted:
 
     def size(self) -> int:
         return 600 + len(self.inputs)
+
+
+# What an id in use means to an enqueue: the workflow that has it stands for the new one, if it is of the same
+# function; or is refused; or is left alone, whatever it is.
+OnExisting = Literal["attach", "reject", "skip"]
+
+
+@dataclass(slots=True)
+class Enqueue:
+    """One of many workflows that are put on queues together, all or none, and what may stand in its way.
+
+    `attach_to_holder` lets the workflow that holds the deduplication id stand for the new one.
+    """
+
+    record: WorkflowStarted
+    on_existing: OnExisting = "attach"
+    attach_to_holder: bool = False
+
+    def accepts(self, answer: Answer) -> bool:
+        """Whether the call may succeed with this answer; if not, nothing of it is written."""
+        if isinstance(answer, ExistingWorkflow):
+            record = self.record
+            mine = (record.name, record.class_name, record.config_name)
+            same = (answer.name, answer.class_name, answer.config_name) == mine
+            return self.on_existing == "skip" or (self.on_existing == "attach" and same)
+        if isinstance(answer, DeduplicationTaken):
+            return self.attach_to_holder
+        return answer is Verdict.APPLIED
 
 
 @dataclass(slots=True)

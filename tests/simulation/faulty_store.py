@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Store operations that change the database, besides `commit`.
 WRITES = {
+    "enqueue_workflows",
     "requeue_pending",
     "requeue_dead",
     "claim_workflows",

@@ -15,6 +15,7 @@ from dbos import (
     DBOS,
     DBOSConfiguredInstance,
     Debouncer,
+    EnqueueItem,
     SetWorkflowID,
     SetWorkflowTimeout,
     StepInfo,
@@ -273,3 +274,26 @@ def unknown_option() -> None: ...
 
 DBOS(config={"name": "my-app", "system_database_url": "sqlite:///file"})
 DBOS(config={"name": "my-app", "databse": "x"})  # error
+
+
+# --- many workflows with one call
+
+
+assert_type(EnqueueItem(checkout, "o-1", gift=True), EnqueueItem[int])
+assert_type(EnqueueItem(checkout_async, "o-1"), EnqueueItem[list[str]])
+assert_type(EnqueueItem(charge, 5).with_options(priority=1, deduplication_id="d"), EnqueueItem[bytes])
+assert_type(EnqueueItem("by name", 1, key=2), EnqueueItem[Any])
+assert_type(
+    DBOS.enqueue_workflows("mail", [EnqueueItem(checkout, order) for order in ("a", "b")]), list[WorkflowHandle[int]]
+)
+EnqueueItem(checkout, 5)  # error
+EnqueueItem(checkout)  # error
+EnqueueItem(checkout, "o-1", priority=1)  # error
+EnqueueItem(checkout, "o-1").with_options(priority="high")  # error
+EnqueueItem(checkout, "o-1").with_options(urgent=True)  # error
+DBOS.enqueue_workflows("mail", [checkout])  # error
+
+
+async def many() -> None:
+    items = [EnqueueItem(checkout_async, "a")]
+    assert_type(await DBOS.enqueue_workflows_async("mail", items), list[WorkflowHandleAsync[list[str]]])

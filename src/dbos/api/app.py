@@ -16,6 +16,7 @@ from ..logs import configure_logging, install_record_attributes, logger, remove_
 from ..storage.store import StoreUnavailable
 from ..types import StepStatus
 from . import decorators
+from .bulk import BulkCalls
 from .calls import WorkflowCalls
 from .enqueueing import EnqueueCalls
 from .listing import ListingCalls
@@ -39,6 +40,7 @@ class DBOS(
     ListingCalls,
     ManagementCalls,
     EnqueueCalls,
+    BulkCalls,
     QueueCalls,
     ScheduleCalls,
 ):

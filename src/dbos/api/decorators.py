@@ -194,6 +194,13 @@ def find_target(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     return make_target(info, info.function if receiver is not None else _own_function(func, info), args, kwargs)
 
 
+def is_plain_function(func: object) -> bool:
+    """Whether `find_target` does nothing with the arguments of the function."""
+    info: WorkflowInfo | None = getattr(func, WORKFLOW_ATTRIBUTE, None)
+    bound = getattr(func, "__self__", None) is not None
+    return info is not None and info.kind in ("function", "static") and not info.is_undecorated_method and not bound
+
+
 def _own_function(func: Callable[..., Any], info: WorkflowInfo) -> Callable[..., Any]:
     """The older function object of a name registered twice still runs its own body (02 R8)."""
     own: WorkflowInfo = getattr(func, WORKFLOW_ATTRIBUTE)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, overload
 
 from ..engine.context import Context, Options, Timeout, current_context
@@ -71,25 +71,31 @@ class EnqueueOptions(_RequiredEnqueueOptions, total=False):
     shard_key: str
 
 
-def _check_queue_name(queue_name: str) -> None:
+def check_queue_name(queue_name: str) -> None:
     if not isinstance(queue_name, str) or not queue_name:
         raise DBOSException(f"A queue name is a non-empty text, not {queue_name!r}")
     check_text(queue_name, "queue name")
 
 
 def _target(queue_name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Target:
-    _check_queue_name(queue_name)
+    check_queue_name(queue_name)
     check_options((current_context() or Context()).options)
     return find_target(func, args, kwargs)
 
 
-def _named(options: EnqueueOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan[str]:
-    """The plan for `enqueue_workflow_with_options`; options that are unset, or None, are the ambient ones."""
-    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
-    name, queue_name = given["workflow_name"], given["queue_name"]
-    _check_queue_name(queue_name)
+@dataclasses.dataclass(slots=True)
+class Merged:
+    """The options of one enqueue: those given, and the ambient ones where none is given."""
+
+    options: Options
+    workflow_id: str | None
+    reject: bool
+    roles: tuple[str | None, list[str] | None] | None
+
+
+def merge(given: Mapping[str, Any], ambient: Options) -> Merged:
+    """Check the options given (keys of EnqueueOptions that are not None) and complete them."""
     check_unsharded(given.get("shard_key"))
-    ambient = (current_context() or Context()).options
     workflow_id, policy = given.get("workflow_id"), given.get("workflow_id_reuse_policy")
     if workflow_id is not None and (not isinstance(workflow_id, str) or not workflow_id.strip()):
         raise DBOSException(f"A workflow id must be a non-empty text, not {workflow_id!r}")
@@ -110,7 +116,14 @@ def _named(options: EnqueueOptions, args: tuple[Any, ...], kwargs: dict[str, Any
         changes["attributes"] = {**(ambient.attributes or {}), **_checked_attributes(given["attributes"])}
     merged: Options = dataclasses.replace(ambient, **changes)
     check_options(merged)
-    target = NamedTarget(
+    roles = None
+    if "authenticated_user" in given or "authenticated_roles" in given:
+        roles = (given.get("authenticated_user"), given.get("authenticated_roles"))
+    return Merged(merged, workflow_id, policy == "reject", roles)
+
+
+def named_target(name: str, given: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> NamedTarget:
+    return NamedTarget(
         name,
         args,
         kwargs,
@@ -119,12 +132,23 @@ def _named(options: EnqueueOptions, args: tuple[Any, ...], kwargs: dict[str, Any
         given.get("serialization_type"),
         given.get("application_name"),
     )
-    roles = None
-    if "authenticated_user" in given or "authenticated_roles" in given:
-        roles = (given.get("authenticated_user"), given.get("authenticated_roles"))
+
+
+def _named(options: EnqueueOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan[str]:
+    """The plan for `enqueue_workflow_with_options`; options that are unset, or None, are the ambient ones."""
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    name, queue_name = given["workflow_name"], given["queue_name"]
+    check_queue_name(queue_name)
+    merged = merge(given, (current_context() or Context()).options)
     engine = engine_for_call("System database")
     return enqueue_named_plan(
-        engine, queue_name, target, merged, workflow_id=workflow_id, reject=policy == "reject", roles=roles
+        engine,
+        queue_name,
+        named_target(name, given, args, kwargs),
+        merged.options,
+        workflow_id=merged.workflow_id,
+        reject=merged.reject,
+        roles=merged.roles,
     )
 
 

@@ -26,7 +26,7 @@ from .execution import Execution
 from .operations import decode, record_operation
 from .plans import Plan, Read, Wait
 from .signals import Waiter
-from .starting import MakeRecord, Target, create_plan, encode_inputs, refuse, start_record
+from .starting import MakeRecord, Target, create_plan, encode_target, refuse, start_record
 
 if TYPE_CHECKING:
     from ..types import KeyHolder
@@ -108,7 +108,7 @@ def function_debounce(
     def encode() -> tuple[str, str]:
         nonlocal encoded
         if encoded is None:
-            encoded = encode_inputs(engine, target, f"debounced as {deduplication_id!r}")
+            encoded = encode_target(engine, target, f"debounced as {deduplication_id!r}")
         return encoded
 
     def make_record(workflow_id: str, context: Context, parent: Execution | None) -> WorkflowStarted:

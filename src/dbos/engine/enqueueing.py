@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..error import DBOSException
 from ..ids import new_id
 from ..records import QueuePlace, WorkflowStarted
-from ..serialization import WorkflowSerializationFormat, explain
+from ..serialization import WorkflowSerializationFormat
 from .context import Context, Options, current_context
 from .execution import Execution
 from .plans import Plan
-from .starting import Target, check_record, create_plan, start_record
+from .starting import MakeRecord, Target, check_record, create_plan, encode_inputs, start_record
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -37,12 +37,18 @@ class NamedTarget:
 def enqueue_plan(engine: Engine, queue_name: str, target: Target) -> Plan[str]:
     """Enqueue a registered workflow with the ambient options; the id of the workflow that waits."""
     options = (current_context() or Context()).options
+    make_record = record_of_target(engine, queue_name, target, options)
+    return (yield from _enqueue(engine, target.info.name, make_record, options, None, False))
+
+
+def record_of_target(engine: Engine, queue_name: str, target: Target, options: Options) -> MakeRecord:
+    """Makes the record of a registered workflow that waits on a queue, with these options."""
 
     def make_record(workflow_id: str, context: Context, parent: Execution | None) -> WorkflowStarted:
         record, _ = start_record(engine, target, workflow_id, context, parent)
         return waiting_record(record, queue_name, options)
 
-    return (yield from _enqueue(engine, target.info.name, make_record, options, None, False))
+    return make_record
 
 
 def enqueue_named_plan(
@@ -56,14 +62,22 @@ def enqueue_named_plan(
     roles: tuple[str | None, list[str] | None] | None,
 ) -> Plan[str]:
     """Enqueue a workflow by name; `options` are complete, `roles` the user and roles if they are not ambient."""
-    payloads = engine.payloads
-    format_name = payloads.format_for(target.serialization_type)
+    make_record = record_of_name(engine, queue_name, target, options, roles)
+    return (yield from _enqueue(engine, target.name, make_record, options, workflow_id, reject))
+
+
+def record_of_name(
+    engine: Engine,
+    queue_name: str,
+    target: NamedTarget,
+    options: Options,
+    roles: tuple[str | None, list[str] | None] | None,
+) -> MakeRecord:
+    """Makes the record of a workflow, given by name, that waits on a queue; arguments as `enqueue_named_plan`."""
+    format_name = engine.payloads.format_for(target.serialization_type)
 
     def make_record(workflow_id: str, context: Context, parent: Execution | None) -> WorkflowStarted:
-        try:
-            inputs = payloads.encode_arguments(target.args, target.kwargs, format_name)
-        except Exception as error:
-            raise explain(error, f"the arguments of workflow {target.name!r} (id {workflow_id})") from error
+        inputs = encode_inputs(engine, target.name, f"id {workflow_id}", target.args, target.kwargs, format_name)
         identity = context.identity
         user, user_roles = (identity.user, identity.roles) if roles is None else roles
         timeout = options.timeout
@@ -91,7 +105,7 @@ def enqueue_named_plan(
         )
         return waiting_record(record, queue_name, options)
 
-    return (yield from _enqueue(engine, target.name, make_record, options, workflow_id, reject))
+    return make_record
 
 
 def _enqueue(
@@ -105,16 +119,27 @@ def _enqueue(
         reject=reject,
         attach_to_holder=options.duplication_policy == "return-existing",
     )
-    record = created.record
-    if record is not None:
-        assert record.queue is not None
-        has_key = record.queue.partition_key is not None
-        engine.dispatcher.warnings.note(record.queue.queue_name, has_key, record.application_name)
-        if record.queue.delay_until_ms is not None:
-            engine.delays.add(record.queue.delay_until_ms)
-        else:
-            engine.dispatcher.note_queued([record.queue.queue_name])
+    if created.record is not None:
+        note_enqueued(engine, [created.record])
     return created.workflow_id
+
+
+def note_enqueued(engine: Engine, records: Sequence[WorkflowStarted]) -> None:
+    """Workflows were put on queues: those who serve them look."""
+    queue_names: set[str] = set()
+    due_ms: int | None = None
+    for record in records:
+        queue = record.queue
+        assert queue is not None
+        engine.dispatcher.warnings.note(queue.queue_name, queue.partition_key is not None, record.application_name)
+        if queue.delay_until_ms is None:
+            queue_names.add(queue.queue_name)
+        else:
+            due_ms = queue.delay_until_ms if due_ms is None else min(due_ms, queue.delay_until_ms)
+    if due_ms is not None:
+        engine.delays.add(due_ms)
+    if queue_names:
+        engine.dispatcher.note_queued(queue_names)
 
 
 def waiting_record(record: WorkflowStarted, queue_name: str, options: Options) -> WorkflowStarted:

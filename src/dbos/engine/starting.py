@@ -144,12 +144,8 @@ def create_plan(
         step_id = parent.draw()
     assigned = take_assigned_id(context.options) if workflow_id is None else None
     if assigned is None and workflow_id is None and context.options.assigned_id is not None and parent is None:
-        logger.warning(
-            "SetWorkflowID(%r) gives its id to the first start in its block only; this start of %r gets a new one",
-            context.options.assigned_id.workflow_id,
-            name,
-        )
-    _check_options(context.options)
+        warn_of_taken_id(context.options, name)
+    refuse_shard_key(context.options)
     started_at_ms = engine.clock.now_ms()
     if parent is not None:
         assert step_id is not None
@@ -187,7 +183,7 @@ def create_plan(
             assert step_id is not None
             raise DBOSStepNondeterminismError(parent.workflow_id, step_id)
         if isinstance(answer, ExistingWorkflow):
-            yield from _attach(record, answer, reject, parent, started_at_ms)
+            yield from attach(record, answer, reject, parent, started_at_ms)
             return Created(workflow_id)
         assert isinstance(answer, DeduplicationTaken)
         assert record.queue is not None
@@ -197,12 +193,7 @@ def create_plan(
                 return Created(met)
             continue
         if not attach_to_holder:
-            yield from refuse(
-                DBOSQueueDeduplicatedError(workflow_id, record.queue.queue_name, record.queue.deduplication_id or ""),
-                record,
-                parent,
-                started_at_ms,
-            )
+            yield from refuse_deduplication(record, parent, started_at_ms)
         if answer.holder_id is not None:
             if parent is not None:
                 assert step_id is not None
@@ -220,7 +211,7 @@ def _commit(record: WorkflowStarted, parent: Execution | None) -> Plan[Verdict |
     return answer
 
 
-def _attach(
+def attach(
     record: WorkflowStarted, existing: ExistingWorkflow, reject: bool, parent: Execution | None, started_at_ms: int
 ) -> Plan[None]:
     """The id is in use: refuse, unless the workflow that has it is of the same function."""
@@ -248,6 +239,22 @@ def _attach(
             existing.queue_name,
             "no queue" if queue_name is None else f"queue {queue_name!r}",
         )
+
+
+def refuse_deduplication(record: WorkflowStarted, parent: Execution | None, started_at_ms: int) -> Plan[None]:
+    """Another workflow holds the deduplication id."""
+    assert record.queue is not None
+    error = DBOSQueueDeduplicatedError(record.workflow_id, record.queue.queue_name, record.queue.deduplication_id or "")
+    yield from refuse(error, record, parent, started_at_ms)
+
+
+def warn_of_taken_id(options: Options, name: str) -> None:
+    assert options.assigned_id is not None
+    logger.warning(
+        "SetWorkflowID(%r) gives its id to the first start in its block only; this start of %r gets a new one",
+        options.assigned_id.workflow_id,
+        name,
+    )
 
 
 def _record_holder(
@@ -290,7 +297,7 @@ def start_record(
 ) -> tuple[WorkflowStarted, Identity]:
     """The record of a workflow that starts here at once; `encoded` are its arguments, if they are encoded already."""
     info, options, settings = target.info, context.options, engine.settings
-    inputs, format_name = encoded or encode_inputs(engine, target, f"id {workflow_id}")
+    inputs, format_name = encoded or encode_target(engine, target, f"id {workflow_id}")
     identity = context.identity.copy()
     timeout_ms, deadline_ms = None, None
     if options.timeout is not None:
@@ -327,13 +334,20 @@ def start_record(
     return record, identity
 
 
-def encode_inputs(engine: Engine, target: Target, which: str) -> tuple[str, str]:
+def encode_target(engine: Engine, target: Target, which: str) -> tuple[str, str]:
     """The arguments as they are stored, and the name of their format."""
     format_name = engine.payloads.format_for(target.info.serialization_type)
+    return encode_inputs(engine, target.info.name, which, target.args, target.kwargs, format_name), format_name
+
+
+def encode_inputs(
+    engine: Engine, name: str, which: str, args: tuple[Any, ...], kwargs: dict[str, Any], format_name: str
+) -> str:
+    """The arguments of a workflow as they are stored; `which` tells the workflow in an error."""
     try:
-        return engine.payloads.encode_arguments(target.args, target.kwargs, format_name), format_name
+        return engine.payloads.encode_arguments(args, kwargs, format_name)
     except Exception as error:
-        raise explain(error, f"the arguments of workflow {target.info.name!r} ({which})") from error
+        raise explain(error, f"the arguments of workflow {name!r} ({which})") from error
 
 
 def check_record(record: WorkflowStarted) -> None:
@@ -353,7 +367,7 @@ def check_record(record: WorkflowStarted) -> None:
             check_text(text, what)
 
 
-def _check_options(options: Options) -> None:
+def refuse_shard_key(options: Options) -> None:
     if options.shard_key is not None:
         raise DBOSException(
             f"A shard key was given ({options.shard_key!r}), but the system database is not sharded. Remove "

@@ -23,15 +23,14 @@ from ..records import (
     WorkflowStarted,
 )
 from ..types import INTERNAL_QUEUE_NAME, StepRecord, VersionInfo, WorkflowFilter, WorkflowOutcome
+from .bulk import BulkOperations, Transaction
 from .debouncing import DebounceOperations
-from .encoding import encode_json
+from .encoding import Row, encode_json
 from .listing import ALL, listing
 from .queues import QueueOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version, verdict_on_step
 from .schedules import ScheduleOperations
 from .store import StoreUnavailable
-
-Row = tuple[Any, ...]
 
 # More ids than this in one statement gain nothing and make its plan and its parameters large.
 CHUNK = 1000
@@ -56,9 +55,6 @@ LONE: dict[type[Record], tuple[str, int]] = {
     WorkflowFinished: ("finish_workflow", 2),
 }
 
-
-# Runs a named statement with its parameters; the rows it returns.
-Execute = Callable[[str, Row], list[Row]]
 
 # What other processes may wait for: "finished" workflows by id, "queued" ones and places that are "freed" by the name
 # of their queue.
@@ -102,8 +98,8 @@ class Connections(Protocol):
         """
         ...
 
-    def transaction(self) -> AbstractContextManager[Execute]:
-        """Several statements as one transaction; an exception rolls it back."""
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Several statements outside the journal's connection that are committed together; an exception rolls back."""
         ...
 
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
@@ -125,7 +121,7 @@ class Connections(Protocol):
     def close(self) -> None: ...
 
 
-class SqlStore(QueueOperations, ScheduleOperations, DebounceOperations):
+class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOperations):
     """The store contract (see `store.Store`) over named SQL statements."""
 
     def __init__(self, connections: Connections) -> None:
@@ -216,23 +212,23 @@ class SqlStore(QueueOperations, ScheduleOperations, DebounceOperations):
             raise StoreUnavailable(f"step {record.step_id} of workflow {record.workflow_id} was not written yet")
         return verdict
 
-    def _recorded(self, step: StepCompleted | None, effect: Callable[[Execute], None]) -> Verdict:
+    def _recorded(self, step: StepCompleted | None, effect: Callable[[Transaction], None]) -> Verdict:
         """An effect and, in workflow code, its step row, in one transaction: both or none.
 
         The step row locks the workflow's row until the commit. An effect whose answer was lost is not repeated: it
         finds its step row.
         """
-        with self._db.transaction() as execute:
+        with self._db.transaction() as transaction:
             if step is not None:
                 place = (step.workflow_id, step.step_id)
-                verdict = verdict_on_step(step, execute("find_step", place))
+                verdict = verdict_on_step(step, transaction.read("find_step", place))
                 if verdict is not None:
                     return verdict
-                execute("record_step", (*step.row().values(), self._db.now_ms()))
-                verdict = verdict_on_step(step, execute("find_step", place))
+                transaction.change("record_step", (*step.row().values(), self._db.now_ms()))
+                verdict = verdict_on_step(step, transaction.read("find_step", place))
                 if verdict is not Verdict.APPLIED:
                     return verdict or Verdict.FENCED
-            effect(execute)
+            effect(transaction)
         return Verdict.APPLIED
 
     def _answer_to_start(self, record: WorkflowStarted) -> Answer:

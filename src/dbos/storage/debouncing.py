@@ -11,7 +11,8 @@ from .store import StoreRefused
 
 if TYPE_CHECKING:
     from ..records import StepCompleted
-    from .database import Connections, Row
+    from .database import Connections
+    from .encoding import Row
 
 
 class DebounceOperations:

@@ -1,4 +1,4 @@
-"""Records on their way into a statement: one JSON text for all rows of a batch."""
+"""Records as the JSON text in which they travel to the database."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from .store import StoreRefused
+
+Row = tuple[Any, ...]
 
 # Characters stay as they are, so that half a surrogate pair, which no database holds, is refused on its way there.
 encode_json = json.JSONEncoder(separators=(",", ":"), check_circular=False, ensure_ascii=False).encode
@@ -19,5 +21,8 @@ def encode_rows(rows: Sequence[dict[str, Any]]) -> str:
     """The records of a batch as one JSON text; StoreRefused for a NUL character, where SQLite would cut the text."""
     text = encode_json(rows)
     if "\\u0000" in text and _NUL.search(text):
-        raise StoreRefused("a text contains a NUL character, which databases cannot store")
+        raise StoreRefused(NUL_FOUND)
     return text
+
+
+NUL_FOUND = "a text contains a NUL character, which databases cannot store"

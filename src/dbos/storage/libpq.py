@@ -11,6 +11,7 @@ import selectors
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .encoding import NUL_FOUND
 from .store import StoreRefused
 
 if TYPE_CHECKING:
@@ -142,5 +143,5 @@ def _texts(parameters: Parameters) -> list[Any]:
     for text in texts:
         # To libpq a NUL is the end of the text: it would store the part before it.
         if text is not None and b"\0" in text:
-            raise StoreRefused("a text contains a NUL character, which databases cannot store")
+            raise StoreRefused(NUL_FOUND)
     return texts

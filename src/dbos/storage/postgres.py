@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..error import DBOSQueryTimeoutError
 from ..ids import process_key
-from .database import Execute, News, Row, Work
-from .encoding import encode_rows
+from .bulk import RowExists, Transaction
+from .database import News, Work
+from .encoding import Row, encode_rows
 from .libpq import JournalSession
 from .listing import choose_lines
 from .sql_files import load_statements
@@ -46,6 +49,9 @@ MAX_NOTIFICATION_BYTES = 7900
 # Up to so many records of a kind go as a statement each, which Postgres runs faster than one that takes them out of
 # JSON.
 FEW_RECORDS = 4
+
+# Rows that go to COPY together.
+COPY_ROWS = 500
 
 # Plans of the journal's statements and of claims must not depend on statistics of a table that was empty a moment ago:
 # every access is by key. Generic plans also spare planning each batch anew, which takes longer than to run a claim.
@@ -239,15 +245,10 @@ class PostgresConnections:
             return session.fetch_together(statements)
 
     @contextmanager
-    def transaction(self) -> Iterator[Execute]:
+    def transaction(self) -> Iterator[Transaction]:
         try:
             with self._pool.connection() as connection, connection.transaction():
-
-                def run(name: str, parameters: Row) -> list[Row]:
-                    cursor = connection.execute(self._statements[name], parameters)
-                    return cursor.fetchall() if cursor.description else []
-
-                yield run
+                yield PostgresTransaction(self, connection, self._statements)
         except Exception as error:
             trouble = self._translate(error)
             if trouble is error:
@@ -257,6 +258,10 @@ class PostgresConnections:
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
         if self._others_listen:
             self.write("notify", (SIGNAL_CHANNEL, _payload(kind, workflow_ids)))
+
+    @property
+    def others_listen(self) -> bool:
+        return self._others_listen
 
     def changed_elsewhere(self) -> bool:
         return False
@@ -390,6 +395,64 @@ class PostgresConnections:
             # After a server restart every pooled connection is dead: sort them out at once, not one per retry.
             self._pool.check()
         return trouble
+
+
+class PostgresTransaction:
+    """Named statements in the transaction that is open on a connection of the pool (see `bulk.Transaction`)."""
+
+    def __init__(
+        self, connections: PostgresConnections, connection: psycopg.Connection[Any], statements: Mapping[str, str]
+    ) -> None:
+        self._connections = connections
+        self._connection: Any = connection
+        self._statements = statements
+
+    def load(self, name: str, rows: Iterable[Row]) -> None:
+        import psycopg
+
+        # INSERT INTO table (columns) VALUES (...)
+        columns = self._statements[name].partition("VALUES")[0].replace("INSERT INTO", "COPY", 1)
+        try:
+            with self._connection.cursor() as cursor, cursor.copy(f"{columns} FROM STDIN".encode()) as copy:
+                iterator = iter(rows)
+                while lines := "".join([_copy_line(row) for row in islice(iterator, COPY_ROWS)]):
+                    copy.write(lines)
+        except psycopg.errors.UniqueViolation as error:
+            raise RowExists(str(error)) from error
+
+    def change(self, name: str, parameters: Row) -> int:
+        count: int = self._connection.execute(self._statements[name], parameters).rowcount
+        return count
+
+    def read(self, name: str, parameters: Row = ()) -> list[Row]:
+        rows: list[Row] = self._connection.execute(self._statements[name], parameters).fetchall()
+        return rows
+
+    def now_ms(self) -> int:
+        now_ms: int = self.read("transaction_time")[0][0]
+        return now_ms
+
+    def announce(self, kind: str, names: Sequence[str]) -> None:
+        if self._connections.others_listen:
+            self.read("notify", (SIGNAL_CHANNEL, _payload(kind, names)))
+
+
+# What COPY takes for something else, in its text format.
+_COPY_SPECIAL = re.compile(r"[\\\t\n\r]")
+_COPY_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+
+
+def _copy_line(row: Row) -> str:
+    """A row in COPY's text format."""
+    line = "\t".join([r"\N" if value is None else value if value.__class__ is str else str(value) for value in row])
+    plain = line.count("\\") == row.count(None) and line.count("\t") == len(row) - 1
+    if not plain or "\n" in line or "\r" in line:
+        line = "\t".join([r"\N" if value is None else _escaped(str(value)) for value in row])
+    return line + "\n"
+
+
+def _escaped(text: str) -> str:
+    return _COPY_SPECIAL.sub(lambda found: _COPY_ESCAPES[found[0]], text)
 
 
 def translate(error: Exception) -> Exception:

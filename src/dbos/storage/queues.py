@@ -10,7 +10,8 @@ from ..types import INTERNAL_QUEUE_NAME, Claim, ClaimedWorkflow, QueueConfig
 from .rows import from_queue, to_claimed, to_queue
 
 if TYPE_CHECKING:
-    from .database import Connections, Row
+    from .database import Connections
+    from .encoding import Row
 
 
 class QueueOperations:

@@ -13,21 +13,22 @@ from .encoding import encode_rows
 from .rows import to_schedule, to_version
 
 if TYPE_CHECKING:
-    from .database import Connections, Execute
+    from .bulk import Transaction
+    from .database import Connections
 
 
 class ScheduleOperations:
     """The part of the store that is about schedules."""
 
     _db: Connections
-    _recorded: Callable[[StepCompleted | None, Callable[[Execute], None]], Verdict]
+    _recorded: Callable[[StepCompleted | None, Callable[[Transaction], None]], Verdict]
 
     def create_schedule(self, schedule: Schedule, step: StepCompleted | None) -> Verdict | Schedule:
         met: list[Schedule] = []
 
-        def create(execute: Execute) -> None:
-            execute("create_schedule", _parameters(schedule))
-            found = to_schedule(execute("find_schedule", (schedule.name,))[0])
+        def create(transaction: Transaction) -> None:
+            transaction.change("create_schedule", _parameters(schedule))
+            found = to_schedule(transaction.read("find_schedule", (schedule.name,))[0])
             # An earlier try, whose answer was lost, may have created it.
             if found.schedule_id != schedule.schedule_id:
                 met.append(found)
@@ -41,21 +42,21 @@ class ScheduleOperations:
     def apply_schedules(self, schedules: Sequence[Schedule]) -> Schedule | None:
         met: list[Schedule] = []
         try:
-            with self._db.transaction() as execute:
+            with self._db.transaction() as transaction:
                 # In the order of the names, so that two that apply the same ones wait for each other only once.
                 for name, schedule in sorted({schedule.name: schedule for schedule in schedules}.items()):
-                    execute("create_schedule", _parameters(schedule))
-                    found = to_schedule(execute("lock_schedules", (json.dumps([name]),))[0])
+                    transaction.change("create_schedule", _parameters(schedule))
+                    found = to_schedule(transaction.read("lock_schedules", (json.dumps([name]),))[0])
                     if None not in (owners := {found.application_name, schedule.application_name}) and len(owners) > 1:
                         met.append(found)
                         raise _Taken()
-                    execute("replace_schedule", _parameters(schedule.with_id_of(found)))
+                    transaction.change("replace_schedule", _parameters(schedule.with_id_of(found)))
         except _Taken:
             return met[0]
         self._db.announce("schedules", ())
         return None
 
-    def _changed(self, step: StepCompleted | None, effect: Callable[[Execute], None]) -> Verdict:
+    def _changed(self, step: StepCompleted | None, effect: Callable[[Transaction], None]) -> Verdict:
         verdict = self._recorded(step, effect)
         self._db.announce("schedules", ())
         return verdict
@@ -69,22 +70,24 @@ class ScheduleOperations:
         return [to_schedule(row) for row in self._db.read("list_schedules", (names,))]
 
     def delete_schedule(self, name: str, step: StepCompleted | None) -> Verdict:
-        def delete(execute: Execute) -> None:
-            execute("delete_schedule", (name,))
+        def delete(transaction: Transaction) -> None:
+            transaction.change("delete_schedule", (name,))
 
         return self._changed(step, delete)
 
     def set_schedule_status(self, name: str, status: str, step: StepCompleted | None) -> Verdict:
-        def change(execute: Execute) -> None:
-            execute("set_schedule_status", (name, status))
+        def change(transaction: Transaction) -> None:
+            transaction.change("set_schedule_status", (name, status))
 
         return self._changed(step, change)
 
     def fire_schedules(self, runs: Sequence[ScheduledRun], now_ms: int) -> None:
         names = json.dumps(sorted({run.schedule.name for run in runs}))
-        with self._db.transaction() as execute:
-            known = {row[1]: to_schedule(row) for row in execute("lock_schedules", (names,))}
-            busy = {row[0] for row in execute("find_busy_schedules", (names,))} if _may_overlap(runs) else set()
+        with self._db.transaction() as transaction:
+            known = {row[1]: to_schedule(row) for row in transaction.read("lock_schedules", (names,))}
+            busy = (
+                {row[0] for row in transaction.read("find_busy_schedules", (names,))} if _may_overlap(runs) else set()
+            )
             last_ticks = {name: schedule.last_tick for name, schedule in known.items()}
             fired: dict[str, datetime] = {}
             versions: dict[str | None, str | None] = {}
@@ -103,14 +106,14 @@ class ScheduleOperations:
                         busy.add(name)
                 application = run.record.application_name
                 if application not in versions:
-                    latest = execute("list_versions", (application, 1))
+                    latest = transaction.read("list_versions", (application, 1))
                     versions[application] = to_version(latest[0])["version_name"] if latest else None
                 run.record.application_version = versions[application]
                 rows.append(run.record.row())
             if rows:
-                execute("start_workflows", (encode_rows(rows), now_ms))
+                transaction.change("start_workflows", (encode_rows(rows), now_ms))
             for name, moment in fired.items():
-                execute("note_fired", (name, moment.isoformat()))
+                transaction.change("note_fired", (name, moment.isoformat()))
         queues = {run.record.queue.queue_name for run in runs if run.record.queue is not None}
         self._db.announce("queued", sorted(queues))
 

@@ -13,14 +13,15 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 from ..logs import logger
-from .database import Execute, News, Row, Work
-from .encoding import encode_rows
+from .bulk import RowExists, Transaction
+from .database import News, Work
+from .encoding import NUL_FOUND, Row, encode_rows
 from .listing import choose_lines, json_contains
 from .lock_file import Presence
 from .sql_files import load_statements
@@ -84,9 +85,7 @@ class SqliteConnections:
         return names if self._commit(statement, parameters) == expected else ()
 
     def commit_lone(self, name: str, parameters: Row, changes: int, news: News) -> bool:
-        for value in parameters:
-            if value.__class__ is str and "\0" in value:
-                raise StoreRefused("a text contains a NUL character, which databases cannot store")
+        _checked(parameters)
         statement = self._commit_statements.get((name,))
         if statement is None:
             places = [tuple(f"NEW.p{i}" for i in range(len(parameters)))]
@@ -148,6 +147,11 @@ class SqliteConnections:
             rows: list[Row] = execute(text, (*parameters, self.now_ms())).fetchall()
             return rows
 
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        with self._write_lock, self._errors(), self._transaction():
+            yield SqliteTransaction(self, self._writer, self._statements)
+
     def read(self, name: str, parameters: Row = ()) -> list[Row]:
         (text,) = self._statements[name]
         return self._read(text, parameters)
@@ -171,18 +175,6 @@ class SqliteConnections:
             self._readers.append(reader)
             if self._closed:
                 self._close_idle_readers()
-
-    @contextmanager
-    def transaction(self) -> Iterator[Execute]:
-        with self._write_lock, self._errors(), self._transaction() as execute:
-
-            def run(name: str, parameters: Row) -> list[Row]:
-                rows: list[Row] = []
-                for text in self._statements[name]:
-                    rows = execute(text, parameters).fetchall()
-                return rows
-
-            yield run
 
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
         """Nothing to do: other processes see the commit itself, by `PRAGMA data_version`."""
@@ -292,6 +284,49 @@ def _parameter_count(text: str) -> int:
 def add_functions(connection: sqlite3.Connection) -> None:
     """Make the functions known that statements call and SQLite lacks."""
     connection.create_function("json_contains", 2, json_contains, deterministic=True)
+
+
+class SqliteTransaction:
+    """Named statements in the transaction that is open on the writing connection (see `bulk.Transaction`)."""
+
+    def __init__(
+        self, connections: SqliteConnections, writer: sqlite3.Connection, statements: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        self._connections = connections
+        self._writer = writer
+        self._statements = statements
+
+    def load(self, name: str, rows: Iterable[Row]) -> None:
+        (text,) = self._statements[name]
+        try:
+            self._writer.executemany(text, map(_checked, rows))
+        except sqlite3.IntegrityError as error:
+            if "UNIQUE" in str(error):
+                raise RowExists(str(error)) from error
+            raise
+
+    def change(self, name: str, parameters: Row) -> int:
+        before = self._writer.total_changes
+        for text in self._statements[name]:
+            self._writer.execute(text, parameters)
+        return self._writer.total_changes - before
+
+    def read(self, name: str, parameters: Row = ()) -> list[Row]:
+        (text,) = self._statements[name]
+        return self._writer.execute(text, parameters).fetchall()
+
+    def now_ms(self) -> int:
+        return self._connections.now_ms()
+
+    def announce(self, kind: str, names: Sequence[str]) -> None:
+        """Nothing to do: other processes see the commit itself."""
+
+
+def _checked(parameters: Row) -> Row:
+    for value in parameters:
+        if value.__class__ is str and "\0" in value:
+            raise StoreRefused(NUL_FOUND)
+    return parameters
 
 
 def _preallocate_log(writer: sqlite3.Connection, path: str) -> None:

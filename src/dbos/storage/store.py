@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from ..error import DBOSException
-from ..records import Answer, Bounce, Record, ScheduledRun, StepCompleted, Verdict
+from ..records import Answer, Bounce, Enqueue, Record, ScheduledRun, StepCompleted, Verdict
 from ..types import (
     Claim,
     ClaimedWorkflow,
@@ -38,6 +38,14 @@ class StoreUnavailable(Exception):
 
 class StoreRefused(Exception):
     """The database rejects this data for good; the cause is the driver's error."""
+
+
+class BulkRefused(StoreRefused):
+    """The database rejects the data of one of many workflows for good: that at `index`."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(reason)
+        self.index = index
 
 
 class StoreFailed(DBOSException):
@@ -61,6 +69,20 @@ class Store(Protocol):
         repeating the call after StoreUnavailable finds its own rows and answers APPLIED for them. StoreRefused
         means nothing of the batch was written.
         """
+        ...
+
+    def enqueue_workflows(self, enqueues: Sequence[Enqueue]) -> dict[int, Answer]:
+        """Put many new workflows on their queues, in workflow code with the step of each, in one transaction.
+
+        Each gets the answer that it would get alone, after those before it. Returns the answers other than APPLIED by
+        index. If one of them is not what its enqueue `accepts`, nothing at all is written.
+        Repeating the call after StoreUnavailable finds its own rows by their creator tokens and answers APPLIED for
+        them. BulkRefused, which tells the index, means that nothing was written either.
+        """
+        ...
+
+    def find_newest_waiting(self, queue_name: str, partition_keys: Sequence[str]) -> dict[str, int]:
+        """The latest creation time, in epoch ms, of what waits or runs in each of the partitions; empty ones miss."""
         ...
 
     def load_steps(self, workflow_ids: Sequence[str], after: int, until: int) -> dict[str, list[StepRecord]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from dbos import DBOS, SetEnqueueOptions
+from dbos import DBOS, EnqueueItem, SetEnqueueOptions
 from dbos.error import DBOSQueueDeduplicatedError
 
 from ..world import Root
@@ -84,3 +84,44 @@ def deduplication(version: int) -> Functions:
         return [*results, holder.get_result()]
 
     return {"deduplicating": deduplicating}
+
+
+@scenario(
+    Root("enqueuing_many", "m"),
+    Root("enqueuing_many_async", "ma"),
+    expected={"m": [1, 2, 3, 11, "refused", "m-6", 21], "ma": [31, 32, 33, 34]},
+)
+def bulk(version: int) -> Functions:
+    @DBOS.workflow(name="queued")
+    def queued(number: int) -> int:
+        return DBOS.run_step({"name": "add_one"}, lambda: number + 1)
+
+    @DBOS.workflow(name="enqueuing_many")
+    def enqueuing_many() -> list[Any]:
+        DBOS.register_queue("limited", global_concurrency=1, on_conflict="always_update")
+        items = [EnqueueItem(queued, number) for number in range(3)]
+        # Held until the delay is taken back.
+        holding = EnqueueItem(queued, 10).with_options(deduplication_id="id", delay_seconds=1_000_000)
+        handles = DBOS.enqueue_workflows("limited", [*items, holding])
+        results: list[Any] = []
+        again = EnqueueItem(queued, 10).with_options(deduplication_id="id")
+        try:
+            DBOS.enqueue_workflows("limited", [EnqueueItem("not written"), again])
+        except DBOSQueueDeduplicatedError as error:
+            results += ["refused", error.workflow_id]
+        attaching = again.with_options(duplication_policy="return-existing")
+        more = DBOS.enqueue_workflows("limited", [attaching, EnqueueItem(queued, 20)])
+        assert more[0].workflow_id == handles[3].workflow_id
+        DBOS.set_workflow_delay(handles[3].workflow_id, delay_until_epoch_ms=0)
+        return [*(handle.get_result() for handle in handles), *results, more[1].get_result()]
+
+    @DBOS.workflow(name="enqueuing_many_async")
+    async def enqueuing_many_async() -> list[int]:
+        calls = [
+            DBOS.enqueue_workflows_async("limited", [EnqueueItem(queued, number), EnqueueItem(queued, number + 1)])
+            for number in (30, 32)
+        ]
+        handles = [handle for both in await asyncio.gather(*calls) for handle in both]
+        return [await handle.get_result() for handle in handles]
+
+    return {"enqueuing_many": enqueuing_many, "enqueuing_many_async": enqueuing_many_async}
