@@ -10,9 +10,10 @@ from typing import Any
 from dbos import DBOS, Debouncer
 
 
-@DBOS.workflow(name="echo")
-def echo(value: Any) -> Any:
-    return value
+def declare() -> None:
+    @DBOS.workflow(name="debounced_often")
+    def echo(value: Any) -> Any:
+        return value
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Call:
 
 def debounce_often(name: str, count: int, period_seconds: float = 0.002) -> list[Call]:
     """Call for one key so often that runs begin all the time; waits for all results at the end."""
-    debouncer = Debouncer[[Any], Any]("echo", debounce_timeout_sec=0.02)
+    debouncer = Debouncer[[Any], Any]("debounced_often", debounce_timeout_sec=0.02)
     calls = []
     for number in range(count):
         value, began = f"{name} {number}", time.monotonic()

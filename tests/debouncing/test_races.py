@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dbos import DBOS, Debouncer
-from tests.debouncing.recording import Call, check, debounce_often, echo
+from tests.debouncing.recording import Call, check, debounce_often, declare
 from tests.helpers import rows
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,8 +28,8 @@ Process = subprocess.Popen[str]
 
 @pytest.fixture
 def application(config: dict[str, Any]) -> Iterator[type[DBOS]]:
-    """Launched, with the workflow of `recording` registered again: other tests destroy the registry."""
-    DBOS.workflow(name="echo")(echo.__wrapped__)  # type: ignore[attr-defined]
+    """Launched, with the workflow of `recording`."""
+    declare()
     DBOS(config=config)
     DBOS.launch()
     yield DBOS
@@ -37,7 +37,7 @@ def application(config: dict[str, Any]) -> Iterator[type[DBOS]]:
 
 
 def runs(database_url: str) -> list[dict[str, Any]]:
-    return rows(database_url, "SELECT workflow_uuid, status FROM workflow_status WHERE name = 'echo'")
+    return rows(database_url, "SELECT workflow_uuid, status FROM workflow_status WHERE name = 'debounced_often'")
 
 
 def check_runs(database_url: str, calls: list[Call]) -> None:
@@ -63,7 +63,7 @@ def test_threads_on_one_key_while_runs_begin(application: type[DBOS], database_u
 
 
 def test_tasks_on_one_key(application: type[DBOS], database_url: str) -> None:
-    debouncer = Debouncer[[Any], Any]("echo")
+    debouncer = Debouncer[[Any], Any]("debounced_often")
 
     async def main() -> None:
         handles = await asyncio.gather(*[debouncer.debounce_async("key", 1000, number) for number in range(100)])
@@ -77,7 +77,7 @@ def test_tasks_on_one_key(application: type[DBOS], database_url: str) -> None:
 
 def test_first_calls_at_the_same_moment_make_one_workflow(application: type[DBOS], database_url: str) -> None:
     """03 R152: who comes second to insert bounces."""
-    debouncer = Debouncer[[Any], Any]("echo")
+    debouncer = Debouncer[[Any], Any]("debounced_often")
     with ThreadPoolExecutor(THREADS) as pool:
         for number in range(20):
             found = set(

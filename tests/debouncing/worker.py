@@ -9,11 +9,12 @@ import json
 import sys
 
 from dbos import DBOS
-from tests.debouncing.recording import debounce_often
+from tests.debouncing.recording import debounce_often, declare
 
 
 def main() -> None:
     database_url, executor_id, calls = sys.argv[1:]
+    declare()
     DBOS(
         config={
             "name": "test-app",
