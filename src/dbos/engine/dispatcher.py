@@ -212,8 +212,7 @@ class Dispatcher(Service):
             engine.settings.name,
             engine.is_latest_version(),
             limit,
-            # What is recovered is claimed even if its function is missing here, and reported then.
-            None if queue is INTERNAL_QUEUE else tuple(engine.registry.workflows),
+            tuple(engine.registry.workflows),
         )
         with self._lock:
             running = {key: count for key, count in self._running.get(queue.name, {}).items() if key is not None}
