@@ -22,6 +22,7 @@ Where things are. Imports run downwards only.
                   journal      group commit
                   signals      waking up
                   dispatcher   claim from queues;  services: deadlines, delays, other processes
+                  takeover     go on with the work of dead processes
                   engine       wires them together, and owns the running executions
         |
     storage/    what is written down
