@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 DB ?= sqlite
 MINUTES ?= 10
+JOBS ?= 10000
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check bench bench-growth interop soak clean
+.PHONY: help demo test check bench bench-growth interop soak soak-queues clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -41,6 +42,9 @@ interop: $(VENV)/.installed ## exchange of databases with PyPI dbos
 
 soak: $(VENV)/.installed ## kill worker processes at random for MINUTES (default 10)
 	$(BIN)/python -m tests.kills.soak --minutes $(MINUTES)
+
+soak-queues: $(VENV)/.installed ## four workers on a queue with JOBS workflows (default 10000), killed every few seconds
+	$(BIN)/python -m tests.kills.soak --queue $(JOBS)
 
 clean: ## remove the virtual environments and caches
 	rm -rf .venv .venv-incumbent .venv-absurd .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,9 +1,13 @@
 """Kill worker processes at random for as long as asked.
 
     python -m tests.kills.soak --minutes 10 [--backend sqlite|postgres] [--seed N]
+    python -m tests.kills.soak --queue 10000 [--backend sqlite|postgres] [--seed N]
 
 Without --backend the campaigns alternate between both. One line per minute; the exit code is 1 at the first lost
 workflow, repeated step or wrong outcome, whose files and database are then kept.
+
+With --queue, so many workflows wait on a queue that four workers serve, of which one is killed every few seconds. A new
+one with another executor id takes its place. It ends when all are finished, on each backend.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from pathlib import Path
 
 from tests.databases import fresh_postgres_url, fresh_sqlite_url
 from tests.kills.campaign import Campaign
+from tests.kills.queue_campaign import QueueCampaign
 
 KILLS_PER_CAMPAIGN = 40
 
@@ -26,7 +31,10 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--backend", choices=["sqlite", "postgres"])
     parser.add_argument("--seed", type=int, default=1, help="of the first campaign; the next ones count up")
+    parser.add_argument("--queue", type=int, metavar="JOBS", help="workers on one queue with so many workflows")
     options = parser.parse_args()
+    if options.queue is not None:
+        return kill_queue_workers(options.queue, options.backend, options.seed)
     backends = itertools.cycle([options.backend] if options.backend else ["sqlite", "postgres"])
     began = time.monotonic()
     until = began + options.minutes * 60
@@ -69,6 +77,22 @@ def main() -> int:
         if time.monotonic() >= until:
             break
     report()
+    return 0
+
+
+def kill_queue_workers(jobs: int, only: str | None, seed: int) -> int:
+    for backend in [only] if only else ["sqlite", "postgres"]:
+        directory = Path(tempfile.mkdtemp(prefix="dbos-soak-"))
+        url = fresh_sqlite_url(directory) if backend == "sqlite" else fresh_postgres_url()
+        campaign = QueueCampaign(url, directory, seed, jobs, pause_seconds=(1.0, 3.0))
+        try:
+            campaign.run()
+        except AssertionError as error:
+            print(f"FAILED on {backend}, seed {seed}, after {campaign.kills} kills: {error}")
+            print(f"Side log, output and SQLite file are in {directory}")
+            return 1
+        print(f"{backend}: all finished, each step recorded once, none repeated: {campaign.report()}", flush=True)
+        shutil.rmtree(directory, ignore_errors=True)
     return 0
 
 

@@ -57,8 +57,8 @@ def look_again() -> None:
     service, looks = engine().takeover, []
     find = engine().find_other_owners
 
-    def count() -> list[str]:
-        found = find()
+    def count(names: Any) -> list[str]:
+        found = find(names)
         looks.append(found)
         return found
 
@@ -130,9 +130,10 @@ def test_what_a_live_process_runs_is_left_to_it_also_by_a_launch_with_its_execut
     [
         {"application_version": "v0"},
         {"application_name": "another-app"},
+        {"name": "a function that is not registered here"},
         {"owner_xid": str(uuid.uuid4()), "executor_id": "another"},
     ],
-    ids=["another version", "another application", "another release"],
+    ids=["another version", "another application", "another function", "another release"],
 )
 def test_what_is_not_ours_to_run_or_to_judge_stays(
     app: type[DBOS], database_url: str, neighbour: tuple[SqlStore, str], columns: dict[str, str]
@@ -198,7 +199,7 @@ def test_what_destroy_cuts_off_is_free_for_others_at_once(
     DBOS.destroy()
     # The server takes a moment to notice that a connection was closed.
     wait_until(lambda: store.find_dead([owner], patient=False) == [owner])
-    assert store.requeue_dead([owner], "v1", "test-app") == ["_dbos_internal_queue"]
+    assert store.requeue_dead([owner], "v1", "test-app", [work.__qualname__]) == ["_dbos_internal_queue"]
     assert status_row(url, "cut off")["status"] == "ENQUEUED"
 
 
@@ -217,6 +218,33 @@ def test_tokens_of_starts_and_claims_carry_the_process(app: type[DBOS], database
     gate.open()
     for handle in handles:
         handle.get_result()
+
+
+def test_a_process_claims_what_was_recovered_only_if_the_function_is_here(
+    app: type[DBOS], config: dict[str, Any], caplog: pytest.LogCaptureFixture, dbos_log: None
+) -> None:
+    url = config["system_database_url"]
+
+    @DBOS.workflow()
+    def work() -> str:
+        return "done"
+
+    for workflow_id in ("of another executor", "of this executor"):
+        with SetWorkflowID(workflow_id):
+            work()
+    for workflow_id, executor in (("of another executor", "another"), ("of this executor", "test")):
+        make_pending(url, workflow_id)
+        rows(
+            url,
+            "UPDATE workflow_status SET status = 'ENQUEUED', queue_name = '_dbos_internal_queue', owner_xid = NULL, "
+            "name = 'missing', executor_id = %s WHERE workflow_uuid = %s",
+            executor,
+            workflow_id,
+        )
+    engine().dispatcher.note_queued(["_dbos_internal_queue"])
+    assert wait_for_status(url, "of this executor", "PENDING")
+    wait_until(lambda: "not registered" in caplog.text)
+    assert status_row(url, "of another executor")["status"] == "ENQUEUED"
 
 
 # --- the service by itself
@@ -241,7 +269,7 @@ class Database:
     def is_shared(self) -> bool:
         return self.shared
 
-    def find_owners(self, *identity: str) -> list[str]:
+    def find_owners(self, *chosen: Any) -> list[str]:
         self.looks += 1
         self.now_ms_value += self.look_ms
         return self.alive + self.dead
@@ -250,7 +278,7 @@ class Database:
         assert patient
         return [process for process in processes if process in self.dead]
 
-    def requeue_dead(self, dead: list[str], *identity: str) -> list[str]:
+    def requeue_dead(self, dead: list[str], *chosen: Any) -> list[str]:
         self.taken.append(dead)
         return ["queue"] * len(dead)
 
@@ -338,7 +366,7 @@ def test_looks_that_take_long_are_rare(database: Database, service: Takeover) ->
 
 
 def test_a_look_that_failed_is_made_again(database: Database, service: Takeover) -> None:
-    database.find_owners = lambda *identity: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    database.find_owners = lambda *chosen: 1 / 0  # type: ignore[method-assign,assignment,return-value]
     with pytest.raises(ZeroDivisionError):
         service.run_once()
     del database.find_owners  # type: ignore[method-assign]

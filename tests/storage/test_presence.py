@@ -263,6 +263,8 @@ def test_owners_are_processes_of_running_workflows_of_one_version(store: SqlStor
     assert sorted(store.find_owners("test-app", "v1")) == sorted([names["mine"], names["unowned"]])
     assert store.find_owners("test-app", "v2") == [names["version"]]
     assert store.find_owners("test-app", "v3") == []
+    assert len(store.find_owners("test-app", "v1", ["checkout"])) == 2
+    assert store.find_owners("test-app", "v1", ["unknown here"]) == []
 
 
 def test_work_of_the_dead_goes_back_to_its_queue_and_all_else_stays(store: SqlStore, read: Rows) -> None:
@@ -277,6 +279,7 @@ def test_work_of_the_dead_goes_back_to_its_queue_and_all_else_stays(store: SqlSt
             start("version", owner_token=new_token(), application_version="v2"),
             start("application", owner_token=new_token(), application_name="other-app"),
             start("done", owner_token=new_token(), status="SUCCESS"),
+            start("function", owner_token=new_token(), name="unknown here"),
             start("of another release", owner_token=str(uuid.uuid4())),
         ]
     )
@@ -286,7 +289,7 @@ def test_work_of_the_dead_goes_back_to_its_queue_and_all_else_stays(store: SqlSt
     )
     read("UPDATE workflow_status SET started_at_epoch_ms = 7, created_at = 5, workflow_deadline_epoch_ms = 9")
     before = everything(read)
-    queues = store.requeue_dead([first, second], "v1", "test-app")
+    queues = store.requeue_dead([first, second], "v1", "test-app", ["checkout", "other"])
     assert sorted(queues) == sorted([INTERNAL_QUEUE_NAME, INTERNAL_QUEUE_NAME, "mail"])
     after = everything(read)
     changed = {"status", "owner_xid", "started_at_epoch_ms", "queue_name", "updated_at"}
@@ -299,7 +302,7 @@ def test_work_of_the_dead_goes_back_to_its_queue_and_all_else_stays(store: SqlSt
         assert {c: v for c, v in row.items() if c not in changed} == {
             c: v for c, v in before[workflow_id].items() if c not in changed
         }
-    assert store.requeue_dead([first, second], "v1", "test-app") == []
+    assert store.requeue_dead([first, second], "v1", "test-app", ["checkout"]) == []
     assert everything(read) == after
 
 

@@ -134,9 +134,9 @@ class Engine:
             lambda store: store.requeue_pending(executor_id, self.application_version, self.settings.name, dead)
         )
 
-    def find_other_owners(self) -> list[str]:
-        """The other processes, alive or dead, that own running workflows of this version."""
-        owners = self.store.find_owners(self.settings.name, self.application_version)
+    def find_other_owners(self, function_names: Sequence[str] | None = None) -> list[str]:
+        """The other processes, alive or dead, that own running workflows of this version, of these functions or any."""
+        owners = self.store.find_owners(self.settings.name, self.application_version, function_names)
         return [owner for owner in owners if owner != self.process]
 
     def _report_stranded(self) -> None:

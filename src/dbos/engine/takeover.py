@@ -28,7 +28,7 @@ SURE_SECONDS = {"sqlite": 0.0, "postgres": 0.25}
 # After this process had to connect anew, others probably had to, too.
 PATIENCE_SECONDS = 5.0
 # Looking takes at most this share of the time: with very many running workflows a look reads them all.
-SHARE_OF_TIME = 1 / 50
+SHARE_OF_TIME = 1 / 20
 
 
 class Takeover(Service):
@@ -67,7 +67,7 @@ class Takeover(Service):
             return self.interval_seconds
         self._must_look = False
         try:
-            others = engine.find_other_owners()
+            others = engine.find_other_owners(tuple(engine.registry.workflows))
             dead = engine.store.find_dead(others, patient=True)
         except BaseException:
             self._must_look = True
@@ -84,7 +84,9 @@ class Takeover(Service):
 
     def _take_over(self, dead: list[str]) -> None:
         engine = self.engine
-        queues = engine.store.requeue_dead(dead, engine.application_version, engine.settings.name)
+        queues = engine.store.requeue_dead(
+            dead, engine.application_version, engine.settings.name, tuple(engine.registry.workflows)
+        )
         if not queues:
             # Another process was faster.
             return

@@ -358,15 +358,20 @@ class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOper
     def is_shared(self) -> bool:
         return self._db.is_shared()
 
-    def find_owners(self, application_name: str, application_version: str) -> list[str]:
-        return [row[0] for row in self._db.read("find_owners", (application_name, application_version))]
+    def find_owners(
+        self, application_name: str, application_version: str, function_names: Sequence[str] | None = None
+    ) -> list[str]:
+        names = None if function_names is None else encode_json(list(function_names))
+        return [row[0] for row in self._db.read("find_owners", (application_name, application_version, names))]
 
     def find_dead(self, processes: Sequence[str], *, patient: bool) -> list[str]:
         return self._db.find_dead(processes, patient=patient) if processes else []
 
-    def requeue_dead(self, dead: Sequence[str], application_version: str, application_name: str) -> list[str]:
-        identity = (encode_json(list(dead)), application_version, application_name)
-        rows = self._db.write("requeue_dead", (INTERNAL_QUEUE_NAME, self._db.now_ms(), *identity))
+    def requeue_dead(
+        self, dead: Sequence[str], application_version: str, application_name: str, function_names: Sequence[str]
+    ) -> list[str]:
+        chosen = (encode_json(list(dead)), application_version, application_name, encode_json(list(function_names)))
+        rows = self._db.write("requeue_dead", (INTERNAL_QUEUE_NAME, self._db.now_ms(), *chosen))
         queues = [row[0] for row in rows]
         if queues:
             self._db.announce("queued", sorted(set(queues)))

@@ -141,8 +141,13 @@ class Store(Protocol):
         """Whether another process may have used the database since `join`."""
         ...
 
-    def find_owners(self, application_name: str, application_version: str) -> list[str]:
-        """The names of the processes that own PENDING workflows of one version. Other releases have no names."""
+    def find_owners(
+        self, application_name: str, application_version: str, function_names: Sequence[str] | None = None
+    ) -> list[str]:
+        """The names of the processes that own PENDING workflows of one version, and of these functions or any.
+
+        Processes of other releases have no names.
+        """
         ...
 
     def find_dead(self, processes: Sequence[str], *, patient: bool) -> list[str]:
@@ -153,8 +158,13 @@ class Store(Protocol):
         """
         ...
 
-    def requeue_dead(self, dead: Sequence[str], application_version: str, application_name: str) -> list[str]:
-        """Put the PENDING workflows that the named processes own back on their queue; the queue of each. Repeatable."""
+    def requeue_dead(
+        self, dead: Sequence[str], application_version: str, application_name: str, function_names: Sequence[str]
+    ) -> list[str]:
+        """Put the PENDING workflows of these functions that the named processes own back on their queue.
+
+        Returns the queue of each. Repeatable.
+        """
         ...
 
     def claim_workflows(

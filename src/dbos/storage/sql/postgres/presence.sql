@@ -2,10 +2,11 @@
 -- of an owner token name the process that made it, if the token is a UUID of version 8 (see ids.py).
 
 -- name: find_owners
--- The processes that own running workflows of application $1, version $2.
+-- The processes that own running workflows of application $1, version $2; of the functions in $3 (a JSON array) or all.
 SELECT DISTINCT left(owner_xid, 18) FROM {schema}.workflow_status
 WHERE status = 'PENDING' AND application_version = $2::text
   AND (application_name = $1::text OR application_name IS NULL)
+  AND ($3::text IS NULL OR name = ANY (ARRAY(SELECT json_array_elements_text($3::json))))
   AND owner_xid LIKE '________-____-8___-____-____________';
 
 -- name: find_dead
@@ -23,7 +24,8 @@ SELECT key FROM asked WHERE pg_try_advisory_xact_lock(lock);
 
 -- name: requeue_dead
 -- Hand the PENDING workflows of the processes in $3 (a JSON array) back to their queue, or to the internal one ($1), as
--- requeue_pending does; of version $4 of the application $5 only, whose code is here. The queues they wait on.
+-- requeue_pending does; of version $4 of the application $5 only, and of the functions in $6 (a JSON array), which are
+-- here. The queues they wait on.
 UPDATE {schema}.workflow_status
 SET status = 'ENQUEUED', owner_xid = NULL, started_at_epoch_ms = NULL,
     queue_name = COALESCE(queue_name, $1::text), updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint
@@ -31,4 +33,5 @@ WHERE status = 'PENDING' AND application_version = $4::text
   AND (application_name = $5::text OR application_name IS NULL) AND $2::int8 IS NOT NULL
   AND owner_xid LIKE '________-____-8___-____-____________'
   AND left(owner_xid, 18) = ANY (ARRAY(SELECT json_array_elements_text($3::json)))
+  AND name = ANY (ARRAY(SELECT json_array_elements_text($6::json)))
 RETURNING queue_name;

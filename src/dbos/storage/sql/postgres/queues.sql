@@ -117,7 +117,9 @@ WITH clock AS MATERIALIZED (
   WHERE queue_name = $1::text AND status = 'ENQUEUED'
     AND (application_name = $6::text OR application_name IS NULL)
     AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean))
-    AND ($9::text IS NULL OR name = ANY (ARRAY(SELECT json_array_elements_text($9::json))))
+    AND ($9::text IS NULL OR name = ANY (ARRAY(SELECT json_array_elements_text($9::json)))
+         -- What this executor itself has recovered is claimed in any case, and reported if its function is missing.
+         OR ($1::text = '_dbos_internal_queue' AND executor_id = $4::text))
   ORDER BY priority, created_at, workflow_uuid
   LIMIT (SELECT GREATEST(n, 0) FROM room)
   FOR UPDATE SKIP LOCKED

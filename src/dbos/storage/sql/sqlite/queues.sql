@@ -112,7 +112,9 @@ WITH clock (ms) AS (
   WHERE queue_name = ?1 AND status = 'ENQUEUED' AND status IN ('ENQUEUED', 'PENDING')
     AND (application_name = ?6 OR application_name IS NULL)
     AND (application_version = ?5 OR (application_version IS NULL AND ?7))
-    AND (?9 IS NULL OR name IN (SELECT value FROM json_each(?9)))
+    AND (?9 IS NULL OR name IN (SELECT value FROM json_each(?9))
+         -- What this executor itself has recovered is claimed in any case, and reported if its function is missing.
+         OR (?1 = '_dbos_internal_queue' AND executor_id = ?4))
   ORDER BY priority, created_at, workflow_uuid
   LIMIT max(0, (SELECT n FROM room))
 )
