@@ -110,7 +110,8 @@ def test_the_same_program_leaves_the_same_rows(databases: Databases, ours: Side,
 def test_the_same_enqueues_leave_the_same_rows(databases: Databases, ours: Side, incumbent: Side) -> None:
     our_url, their_url = databases.fresh(), databases.fresh()
     assert ours.call(our_url, "enqueue")["answer"] == incumbent.call(their_url, "enqueue")["answer"]
-    same_rows(our_url, their_url, TABLES | QUEUES)
+    note = [{"row": ["q-cancelled"], "request": ('{"dbos.queue":"parts"}', None)}]
+    same_rows(our_url, their_url, TABLES | QUEUES, {"workflow_status": note})
 
 
 @pytest.mark.parametrize("direction", ["ours-to-incumbent", "incumbent-to-ours"])
@@ -177,6 +178,35 @@ def test_what_one_debounces_the_other_bounces_and_runs(
         "{'sum': 3, 'name': 'é', 'step': 1, 'null': None}",
     ]
     assert len(ids_in(url)) == len(DEBOUNCED) + 1
+
+
+@pytest.mark.parametrize("direction", ["ours-to-incumbent", "incumbent-to-ours", "ours-to-ours"])
+def test_a_queued_workflow_cancelled_by_one_is_resumed_by_the_other(
+    databases: Databases, ours: Side, incumbent: Side, direction: str
+) -> None:
+    # Ours notes the queue where the incumbent does not look, and finds the way back only with a note.
+    cancelling, _, resuming = direction.partition("-to-")
+    sides = {"ours": ours, "incumbent": incumbent}
+    url = databases.fresh()
+    sides[cancelling].call(url, "enqueue")
+    assert sides[resuming].call(url, "resume", "q-cancelled")["answer"] == ["SUCCESS", "13"]
+    (row,) = query(url, "SELECT queue_name, priority FROM workflow_status WHERE workflow_uuid = 'q-cancelled'")
+    back = {"ours-to-ours": "parts", "ours-to-incumbent": "_dbos_internal_queue", "incumbent-to-ours": None}
+    assert row == {"queue_name": back[direction], "priority": 4}
+
+
+@pytest.mark.parametrize("maker", ["ours", "incumbent"])
+def test_both_list_the_same_workflows(databases: Databases, ours: Side, incumbent: Side, maker: str) -> None:
+    url = databases.fresh()
+    ids = (ours if maker == "ours" else incumbent).call(url, "enqueue")["answer"]
+    waiting = ours.call(url, "list")["answer"]
+    assert waiting == incumbent.call(url, "list")["answer"]
+    ours.call(url, "finish", *ids)
+    finished = ours.call(url, "list")["answer"]
+    assert finished == incumbent.call(url, "list")["answer"]
+    assert finished != waiting
+    assert len(finished) > 25
+    assert sum(bool(found) for found in finished) > 14
 
 
 def same_rows(our_url: str, their_url: str, tables: dict[str, str], deliberate: dict[str, Any] | None = None) -> None:

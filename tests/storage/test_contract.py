@@ -172,6 +172,43 @@ def test_claims_go_by_priority_then_age_then_id(store: SqlStore, read: Rows) -> 
     assert ids(claim(store, "t5", limit=9)) == []
 
 
+def test_what_never_had_a_queue_has_none_from_its_claim_on(store: SqlStore, read: Rows) -> None:
+    enqueue(store, read, "w", "held")
+    read("UPDATE workflow_status SET deduplication_id = 'd' WHERE workflow_uuid = 'held'")
+    assert [workflow.queue_name for workflow in claim(store, "t")] == [INTERNAL_QUEUE_NAME] * 2
+    # The claimer counts it as work of the internal queue, also when the answer was lost.
+    assert {workflow.queue_name for workflow in store.find_claimed("t")} == {INTERNAL_QUEUE_NAME}
+    # A deduplication id is held on a queue, so this one keeps it until it ends.
+    assert column(read, "queue_name", "w", "held") == [None, INTERNAL_QUEUE_NAME]
+    assert sorted(store.requeue_pending("claimer", "v1", "test-app")) == ["held", "w"]
+    assert column(read, "queue_name", "w", "held") == [INTERNAL_QUEUE_NAME] * 2
+
+
+@pytest.mark.parametrize("how", ["cancelled", "overdue", "given up"])
+def test_a_resume_goes_back_to_the_queue_however_often_it_is_repeated(store: SqlStore, read: Rows, how: str) -> None:
+    enqueue(store, read, "w", queue_name='q "1"')
+    enqueue(store, read, "none")
+    for name in ('q "1"', INTERNAL_QUEUE_NAME):
+        claim(store, "t", queue_name=name)
+    if how == "cancelled":
+        store.cancel_workflows(["w", "none"], 1)
+        store.cancel_workflows(["w", "none"], 1)
+    elif how == "overdue":
+        read("UPDATE workflow_status SET workflow_deadline_epoch_ms = 1")
+        assert sorted(store.cancel_overdue("test-app", 2)) == ["none", "w"]
+    else:
+        store.dead_letter("w", "t", 1)
+        store.dead_letter("none", "t", 1)
+    assert column(read, "queue_name", "w", "none") == [None, None]
+    for _ in range(2):
+        assert store.resume_workflows(["w", "none", "absent"], None, 1) == [INTERNAL_QUEUE_NAME, 'q "1"']
+        assert column(read, "queue_name", "w", "none") == ['q "1"', INTERNAL_QUEUE_NAME]
+    assert store.resume_workflows(["w"], "other", 1) == ["other"]
+    store.cancel_workflows(["w"], 1)
+    assert store.resume_workflows(["w"], None, 1) == ["other"]
+    assert store.resume_workflows(["absent"], None, 1) == []
+
+
 def test_a_claim_gives_all_that_running_the_workflow_needs(store: SqlStore, read: Rows) -> None:
     given: dict[str, Any] = {
         "class_name": "Shop",

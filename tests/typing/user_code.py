@@ -242,6 +242,7 @@ async def debounce_async() -> None:
 async def look_async() -> None:
     assert_type(await DBOS.get_workflow_status_async("w"), "WorkflowStatus | None")
     assert_type(await DBOS.list_workflow_steps_async("w"), list[StepInfo])
+    assert_type(await DBOS.list_workflows_async(user="u"), "list[WorkflowStatus]")
     assert_type(await DBOS.patch_async("faster"), bool)
     assert_type(await DBOS.resume_workflow_async("w"), WorkflowHandleAsync[Any])
     await DBOS.sleep_async("long")  # error
@@ -251,6 +252,8 @@ def look() -> None:
     assert_type(DBOS.retrieve_workflow("w").get_status(), WorkflowStatus)
     assert_type(DBOS.get_workflow_status("w"), "WorkflowStatus | None")
     assert_type(DBOS.list_workflow_steps("w"), list[StepInfo])
+    assert_type(DBOS.list_workflows(status=["ERROR"], limit=5), "list[WorkflowStatus]")
+    assert_type(DBOS.list_queued_workflows(queue_name="q"), "list[WorkflowStatus]")
     assert_type(DBOS.list_application_versions(), list[VersionInfo])
     assert_type(DBOS.workflow_id, "str | None")
     assert_type(DBOS.patch("faster"), bool)

@@ -12,7 +12,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from dbos import DBOS, SetEnqueueOptions, SetWorkflowAttributes, SetWorkflowID, WorkflowStatus
+from dbos import (
+    DBOS,
+    DBOSPortableJSONSerializer,
+    SetEnqueueOptions,
+    SetWorkflowAttributes,
+    SetWorkflowID,
+    WorkflowStatus,
+)
 from dbos.error import DBOSException, DBOSQueryTimeoutError
 from tests.helpers import Gate, replay, rows, step_names, wait_until
 
@@ -432,6 +439,23 @@ async def test_the_async_forms_are_recorded_alike_and_the_sync_forms_refuse_a_ru
     with pytest.raises(RuntimeError, match="list_queued_workflows_async"):
         DBOS.list_queued_workflows()
     await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+
+
+def test_a_serializer_that_cannot_hold_a_listing_leaves_it_unrecorded(config: Config, database_url: str) -> None:
+    """05 R69: there a TypeError; here the listing is delivered, and a replay lists again."""
+    DBOS(config=config | {"serializer": DBOSPortableJSONSerializer()})
+
+    @DBOS.workflow()
+    def work() -> list[str]:
+        return listed()
+
+    DBOS.launch()
+    with SetWorkflowID("a"):
+        assert work() == ["a"]
+    assert step_names(database_url, "a") == {}
+    with SetWorkflowID("b"):
+        assert work() == ["a", "b"]
+    DBOS.destroy(destroy_registry=True)
 
 
 @pytest.mark.parametrize(
