@@ -76,8 +76,11 @@ class Dispatcher(Service):
     def note_queued(self, queue_names: Iterable[str]) -> None:
         """Something waits on these queues."""
         with self._lock:
-            self._due.update(queue_names)
-        self.wake()
+            # A queue that is not known yet is looked at when it is. With one that is due already a turn is to come.
+            due = self._queues.keys() & set(queue_names) - self._due
+            self._due |= due
+        if due:
+            self.wake()
 
     def note_began(self, queue_name: str, partition_key: str | None) -> None:
         """A workflow claimed from the queue takes its place."""
