@@ -20,6 +20,8 @@ BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
 INCUMBENT_REQUIREMENT = "dbos==3.4.0"
 ABSURD_REQUIREMENTS = ("absurd-sdk==0.5.1", "absurdctl==0.5.1")
+PEERS = {"pgqueuer": ("pgqueuer[asyncpg]==1.6.0",), "oban": ("oban==0.7.0",)}
+"""Other queues on Postgres, and what to install of each."""
 CHILD_TIMEOUT_SECONDS = 1_800
 
 
@@ -45,16 +47,35 @@ def absurd_python() -> str:
     return override or _venv_python(ROOT / ".venv-absurd", ABSURD_REQUIREMENTS)
 
 
-def _venv_python(directory: Path, requirements: tuple[str, ...]) -> str:
+def peer_python(peer: str) -> str:
+    """Oban needs Python 3.12; where that is not what runs the benchmark, a newer one that is found on the path."""
+    override = os.environ.get(f"DBOS_BENCH_{peer.upper()}_PYTHON")
+    base = _newer_python() if peer == "oban" else sys.executable
+    return override or _venv_python(ROOT / f".venv-{peer}", PEERS[peer], base)
+
+
+def _newer_python() -> str:
+    if sys.version_info >= (3, 12):
+        return sys.executable
+    for name in ("python3.14", "python3.13", "python3.12"):
+        found = shutil.which(name)
+        if found and subprocess.run([found, "--version"], capture_output=True).returncode == 0:
+            return found
+    for found_path in sorted(Path.home().glob(".pyenv/versions/3.1[2-9]*/bin/python"), reverse=True):
+        return str(found_path)
+    raise BenchError("it needs Python 3.12 or newer, which is not on the path")
+
+
+def _venv_python(directory: Path, requirements: tuple[str, ...], base: str = sys.executable) -> str:
     """Made with the interpreter that runs the benchmark, so that all sides share one Python version."""
     python = directory / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     installed = directory / "installed.txt"
-    wanted = f"{sys.version}\n" + "\n".join(requirements)
+    wanted = f"{sys.version} {base}\n" + "\n".join(requirements)
     if installed.exists() and installed.read_text() == wanted:
         return str(python)
     print(f"making {directory.name} with {', '.join(requirements)}", file=sys.stderr)
     shutil.rmtree(directory, ignore_errors=True)
-    _run([sys.executable, "-m", "venv", str(directory)], "create a virtual environment")
+    _run([base, "-m", "venv", str(directory)], "create a virtual environment")
     _run([str(python), "-m", "pip", "install", "--quiet", *requirements], f"install {requirements}")
     installed.write_text(wanted)
     return str(python)
@@ -130,6 +151,15 @@ class Postgres:
         values = [row[0] for row in shown if row]
         return "PostgreSQL {}, fsync={}, synchronous_commit={}".format(*values)
 
+    def transactions(self, url: str) -> int:
+        """Transactions in a database so far."""
+        name = urlsplit(url).path.removeprefix("/")
+        query = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %s"
+        with psycopg.connect(self._server_url, autocommit=True) as connection:
+            row = connection.execute(query, (name,)).fetchone()
+        assert row is not None
+        return int(row[0])
+
     def _url_of(self, database: str) -> str:
         return urlunsplit(urlsplit(self._server_url)._replace(path="/" + database))
 
@@ -204,6 +234,19 @@ class Child:
             stderr=self._stderr,
             text=True,
         )
+
+    def expect(self, line: str) -> None:
+        """Wait until it prints this line."""
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != line + "\n":
+            self.kill()
+            raise BenchError(f"did not say {line!r}\n{self.complaint()}")
+
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
 
     def is_running(self) -> bool:
         return self._process.poll() is None

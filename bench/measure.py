@@ -61,7 +61,8 @@ def measure_recovery(python: str, backend: Backend, scale: float) -> Record:
 class Observer:
     """Reads the system tables the way anybody could, so that neither side judges its own recovery."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, poll_seconds: float = RECOVERY_POLL_SECONDS) -> None:
+        self._poll_seconds = poll_seconds
         self._connection: sqlite3.Connection | psycopg.Connection[Any]
         if url.startswith("sqlite:///"):
             self._connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None, timeout=30)
@@ -90,6 +91,20 @@ class Observer:
         if steps != workflows * STEPS_RECORDED:
             raise BenchError(f"{steps} steps are recorded, expected {workflows * STEPS_RECORDED}")
 
+    def seconds_of_work(self, expected: int, steps_each: int) -> float:
+        """From the first claim to the last outcome, as the rows have it; each of them claimed once, no step missing."""
+        row = self._connection.execute(
+            f"SELECT min(started_at_epoch_ms), max(completed_at), max(recovery_attempts), count(*) "
+            f"FROM {self._schema}workflow_status WHERE status = 'SUCCESS'"
+        ).fetchone()
+        assert row is not None
+        began_ms, ended_ms, attempts, count = row
+        if (count, attempts) != (expected, 1):
+            raise BenchError(f"{count} workflows of {expected} succeeded, in up to {attempts} attempts")
+        if self._count("operation_outputs") != expected * steps_each:
+            raise BenchError("steps are missing or were recorded twice")
+        return float(ended_ms - began_ms) / 1000
+
     def wait_for_success(self, expected: int, child: Child) -> None:
         deadline = time.monotonic() + RECOVERY_TIMEOUT_SECONDS
         while (done := self._count("workflow_status", "status = 'SUCCESS'")) < expected:
@@ -97,7 +112,7 @@ class Observer:
                 raise BenchError(f"the recovering process ended after {done} workflows\n{child.complaint()}")
             if time.monotonic() > deadline:
                 raise BenchError(f"{done} of {expected} recovered in {RECOVERY_TIMEOUT_SECONDS} s")
-            time.sleep(RECOVERY_POLL_SECONDS)
+            time.sleep(self._poll_seconds)
 
 
 def measure_floor(backend: Backend, scale: float) -> Record:

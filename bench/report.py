@@ -44,7 +44,10 @@ class Comparison:
     @property
     def ratio_range(self) -> tuple[float, float] | None:
         pairs = list(zip(self.ours, self.incumbent, strict=False))
-        ratios = [incumbent["seconds"] / ours["seconds"] for ours, incumbent in pairs]
+        ratios = [
+            incumbent["seconds"] / incumbent["operations"] / (ours["seconds"] / ours["operations"])
+            for ours, incumbent in pairs
+        ]
         return (min(ratios), max(ratios)) if ratios else None
 
     @property

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+import queues
 from environments import (
     ABSURD_REQUIREMENTS,
     Backend,
@@ -54,8 +55,9 @@ COMPARED: dict[str, tuple[str, str, float, float]] = {
     "concurrent_sync": ("1,000 five-step sync at once", WORKFLOWS, 15, 12),
     "concurrent_async": ("1,000 five-step async, 200 in flight", WORKFLOWS, 50, 50),
     "recovery": ("recovery of 1,000, 10 steps each", WORKFLOWS, 10, 10),
+    **{name: (row.title, WORKFLOWS, *row.targets) for name, row in queues.ROWS.items()},
 }
-EXTRAS = ("import", "floor", "absurd")
+EXTRAS = ("import", "floor", "absurd", *queues.TABLES)
 IMPORT_TARGET_MS = 120
 IMPORT_RUNS = 7
 QUICK_SCALE = 0.2
@@ -85,6 +87,8 @@ def main() -> int:
             grids.append(floor_grid(backends, comparisons, rounds, scale))
         if "absurd" in options.only:
             grids += [absurd_grid(b, comparisons, rounds, scale) for b in backends if b.name == "postgres"]
+        sides = {"ours": ours, "incumbent": incumbent}
+        grids += queues.add_tables(options, backends, comparisons, sides, rounds, scale)
     for grid in grids:
         print_grid(grid, console)
     problems = [f"{c.title}, {c.backend}: {problem}" for c in comparisons for problem in c.problems]
@@ -97,17 +101,20 @@ def main() -> int:
 
 def parse_options() -> argparse.Namespace:
     names = [*COMPARED, *EXTRAS]
+    topics = {"queues": [*queues.ROWS, *queues.TABLES]}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round of a fifth of the work, for a first look")
     parser.add_argument("--rounds", type=int, help="rounds of every workload (default: 3, with --quick 1)")
-    parser.add_argument("--only", default=",".join(names), help=f"comma-separated, of: {', '.join(names)}")
+    parser.add_argument(
+        "--only", default=",".join(names), help=f"comma-separated, of: queues (all about them), {', '.join(names)}"
+    )
     parser.add_argument("--backend", action="append", choices=list(BACKEND_TITLES), help="default: both")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a ratio is below its target")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a bar chart of the ratios there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the records of all rounds there")
     options = parser.parse_args()
-    options.only = options.only.split(",")
+    options.only = [name for given in options.only.split(",") for name in topics.get(given, [given])]
     options.backend = options.backend or list(BACKEND_TITLES)
     unknown = sorted(set(options.only) - set(names))
     if unknown:
@@ -141,6 +148,8 @@ def compare(name: str, backend: Backend, ours: str, incumbent: str, rounds: int,
             try:
                 if name == "recovery":
                     record = measure_recovery(python, backend, scale)
+                elif name in queues.ROWS:
+                    record = queues.measure_queue(python, name, side, backend, scale)
                 else:
                     record = measure_workload(python, name, backend, scale)
             except BenchError as error:

@@ -73,7 +73,7 @@ LIMITS = (
     Limits("global", "global_concurrency", {"global_concurrency": 5}),
     Limits("worker", "worker_concurrency", {"worker_concurrency": 2}),
     Limits("partition", "partition_concurrency", {"partition_concurrency": 2}),
-    Limits("partition-worker", "partition_worker_concurrency", {"partition_worker_concurrency": 1}, partitions=3),
+    Limits("partition-worker", "partition_worker_concurrency", {"partition_worker_concurrency": 1}, partitions=2),
     Limits("rate", "limiter", {"limiter": {"limit": 30, "period": 0.25}}),
     Limits("partition-rate", "partition_limiter", {"partition_limiter": {"limit": 8, "period": 0.25}}),
     Limits(

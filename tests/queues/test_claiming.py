@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from dbos import DBOS, SetEnqueueOptions
+from dbos.api.runtime import state
+from dbos.engine.engine import Engine
 from tests.helpers import Gate, relaunch, rows, status_row, wait_for_status, wait_until
 
 Config = dict[str, Any]
@@ -33,6 +35,12 @@ class Meter:
         with self._lock:
             self._now[key] -= 1
         return value
+
+
+def engine_of_app() -> Engine:
+    assert state.instance is not None
+    assert state.instance.engine is not None
+    return state.instance.engine
 
 
 def declare(meter: Meter, **options: Any) -> Any:
@@ -277,3 +285,100 @@ def test_moving_the_start_of_a_delayed_workflow(app: type[DBOS], database_url: s
     DBOS.set_workflow_delay(handle.workflow_id, delay_seconds=5)  # not delayed any more: nothing
     DBOS.set_workflow_delay("unknown", delay_seconds=5)
     assert status_row(database_url, handle.workflow_id)["status"] == "SUCCESS"
+
+
+# --- what wakes a queue that is held back. A poll would take a minute.
+
+
+@pytest.mark.parametrize(
+    "limits", [{"limiter": {"limit": 2, "period": 0.3}}, {"partition_limiter": {"limit": 1, "period": 0.3}}]
+)
+def test_the_window_of_a_rate_limit_wakes_its_queue(app: type[DBOS], limits: dict[str, Any]) -> None:
+    """03 R80: a free window is spent at once."""
+    work = declare(Meter())
+    handles = []
+    for number in range(8):
+        with SetEnqueueOptions(queue_partition_key=f"key {number % 2}"):
+            handles.append(DBOS.enqueue_workflow("mail", work, number))
+    DBOS.register_queue("mail", polling_interval_sec=60, **limits)  # type: ignore[arg-type]
+    began = time.monotonic()
+    assert [handle.get_result() for handle in handles] == list(range(8))
+    # Four windows, of which each lets two start.
+    assert 0.9 <= time.monotonic() - began < 20
+
+
+def test_a_thread_that_sleeps_makes_room_for_others(config: Config) -> None:
+    """03 section 15, 2: nothing but the sleeping workflow tells that another could start."""
+    DBOS(config=config | {"max_executor_threads": 1})
+    ran = threading.Event()
+
+    @DBOS.workflow()
+    def sleeper() -> None:
+        DBOS.sleep(3600)
+
+    @DBOS.workflow()
+    def work() -> None:
+        ran.set()
+
+    DBOS.launch()
+    for function in (sleeper, work):
+        DBOS.enqueue_workflow("mail", function)
+    DBOS.register_queue("mail", polling_interval_sec=60)
+    assert ran.wait(20)
+    DBOS.destroy(destroy_registry=True)
+
+
+def test_the_end_of_a_workflow_looks_only_at_its_own_queue(app: type[DBOS], monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+
+    @DBOS.workflow()
+    def blocked() -> None:
+        gate.wait()
+
+    work = declare(Meter())
+    DBOS.register_queue("held back", worker_concurrency=1, polling_interval_sec=60)
+    DBOS.register_queue("mail", worker_concurrency=1, polling_interval_sec=60)
+    held = [DBOS.enqueue_workflow("held back", blocked) for _ in range(2)]
+    engine = engine_of_app()
+    wait_until(lambda: len(engine.running()) == 1)
+    asked: list[str] = []
+    claim = engine.store.claim_workflows
+
+    def counted(queue: Any, *given: Any) -> Any:
+        asked.append(queue.name)
+        return claim(queue, *given)
+
+    monkeypatch.setattr(engine.store, "claim_workflows", counted)
+    handles = [DBOS.enqueue_workflow("mail", work, number) for number in range(20)]
+    assert [handle.get_result() for handle in handles] == list(range(20))
+    assert "held back" not in asked
+    gate.open()
+    for handle in held:
+        handle.get_result()
+
+
+def test_looking_for_work_passes_over_what_this_process_cannot_run(
+    app: type[DBOS], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(Meter())
+    found: list[str] = []
+    engine = engine_of_app()
+    find = engine.store.find_waiting_queues
+
+    def noted(*given: Any) -> Any:
+        found.extend(names := find(*given))
+        return names
+
+    monkeypatch.setattr(engine.store, "find_waiting_queues", noted)
+    foreign: list[Any] = [
+        {"workflow_name": "metered", "queue_name": "other version", "app_version": "v2"},
+        {"workflow_name": "unknown", "queue_name": "other function"},
+        {"workflow_name": "metered", "queue_name": "other application", "application_name": "other-app"},
+    ]
+    for options in foreign:
+        DBOS.enqueue_workflow_with_options(options, 1)
+        DBOS.register_queue(options["queue_name"])
+    DBOS.register_queue("mine", global_concurrency=0)
+    DBOS.enqueue_workflow_with_options({"workflow_name": "metered", "queue_name": "mine"}, 1)
+    wait_until(lambda: found.count("mine") >= 2)
+    assert set(found) == {"mine"}

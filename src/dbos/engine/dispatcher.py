@@ -30,6 +30,10 @@ CONFIGURATION_MS = 1000
 # The safety net takes at most one part in so many of the time: it may have to go past a million workflows that wait for
 # another version.
 LOOKING_SHARE = 10
+# On SQLite every commit of another process makes this one look. While that leads to nothing the looks become rarer,
+# down to one in so many ms; a commit after a quiet time is looked at at once.
+LONGEST_LOOK_PAUSE_MS = 16
+QUIET_MS = 50
 
 INTERNAL_QUEUE = QueueConfig(INTERNAL_QUEUE_NAME)
 
@@ -59,6 +63,7 @@ class Dispatcher(Service):
         self._configured_at_ms = 0
         self._looked_at_ms = 0
         self._look_not_before_ms = 0
+        self._look_pause_ms = 0
         # Of a claim whose answer was lost.
         self._token: str | None = None
 
@@ -77,8 +82,11 @@ class Dispatcher(Service):
     def note_queued(self, queue_names: Iterable[str]) -> None:
         """Something waits on these queues."""
         with self._lock:
-            self._due.update(queue_names)
-        self.wake()
+            # A queue that is not known yet is looked at when it is. With one that is due already a turn is to come.
+            due = self._queues.keys() & set(queue_names) - self._due
+            self._due |= due
+        if due:
+            self.wake()
 
     def note_began(self, queue_name: str, partition_key: str | None) -> None:
         """A workflow claimed from the queue takes its place."""
@@ -151,13 +159,12 @@ class Dispatcher(Service):
             queues = dict(self._queues)
         interval_ms = int(1000 * min(queue.polling_interval_seconds for queue in queues.values()))
         if now_ms >= max(self._looked_at_ms + interval_ms, self._look_not_before_ms):
-            self._looked_at_ms = now_ms
-            due.update(engine.store.find_waiting_queues(list(queues), self._claim_of("", 0)))
-            self._look_not_before_ms = now_ms + LOOKING_SHARE * (engine.clock.now_ms() - now_ms)
+            due.update(self._look(list(queues), now_ms))
         try:
             while due and not self._stopping:
                 name = min(due)
-                self._serve(queues[name])
+                if self._serve(queues[name]):
+                    self._look_pause_ms = 0
                 due.remove(name)
         finally:
             # What the database did not answer about is looked at again.
@@ -170,6 +177,15 @@ class Dispatcher(Service):
                 *self._windows_ms.values(),
             )
         return max(0.0, (next_ms - engine.clock.now_ms()) / 1000)
+
+    def _look(self, queue_names: list[str], now_ms: int) -> list[str]:
+        """The queues on which something waits for this process."""
+        found = self.engine.store.find_waiting_queues(queue_names, self._claim_of("", 0))
+        pause_ms = 0 if now_ms - self._look_not_before_ms > QUIET_MS else self._look_pause_ms
+        self._look_not_before_ms = now_ms + max(pause_ms, LOOKING_SHARE * (self.engine.clock.now_ms() - now_ms))
+        self._look_pause_ms = min(2 * pause_ms + 1, LONGEST_LOOK_PAUSE_MS)
+        self._looked_at_ms = now_ms
+        return found
 
     def _read_configuration(self) -> None:
         engine = self.engine
@@ -191,8 +207,9 @@ class Dispatcher(Service):
         if self.serves_queues and not served:
             engine.watcher.wake()
 
-    def _serve(self, queue: QueueConfig) -> None:
-        """Claim and start as much of the queue as may run here."""
+    def _serve(self, queue: QueueConfig) -> int:
+        """Claim and start as much of the queue as may run here; how many."""
+        count = 0
         with self._lock:
             # From before the first claim on, so that nothing that ends meanwhile goes unnoticed.
             self._held_back.add(queue.name)
@@ -206,6 +223,7 @@ class Dispatcher(Service):
             asked_at_ms = self.engine.clock.now_ms()
             claimed = self._claim(queue, limit)
             self._start(claimed)
+            count += len(claimed)
             if len(claimed) < limit:
                 with self._lock:
                     self._crowded.discard(queue.name)
@@ -217,6 +235,7 @@ class Dispatcher(Service):
                 break
         if queue.is_rate_limited:
             self._await_window(queue, asked_at_ms)
+        return count
 
     def _await_window(self, queue: QueueConfig, asked_at_ms: int) -> None:
         """Look again when a rate limit lets the next workflow start, if it was the limit that held it back."""

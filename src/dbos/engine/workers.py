@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError as FutureCancelledError
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from ..logs import logger
@@ -22,6 +23,9 @@ from .running_loop import running_loop
 
 T = TypeVar("T")
 Job = Callable[[], None]
+
+# How long a thread that has nothing to do waits for its next job before it goes back to the pool.
+LINGER_SECONDS = 0.1
 
 
 def _shut_down(threads: ThreadPoolExecutor) -> None:
@@ -44,6 +48,10 @@ class Workers:
         self._lock = threading.RLock()
         self._slot_freed = threading.Condition(self._lock)
         self._jobs: deque[Job] = deque()
+        # To hand a job to a thread of the pool takes longer than many a workflow, so a thread that is done stays for a
+        # moment: so many wait for what is handed to them.
+        self._handed: SimpleQueue[Job] = SimpleQueue()
+        self._lingering = 0
         self._working = 0  # threads that run a job and do not wait inside it
         self._returning = 0  # threads that have waited and want to go on
         self._stopped = False
@@ -99,10 +107,37 @@ class Workers:
             if self._limit is not None and self._working + self._returning >= self._limit:
                 return
             self._working += 1
-            self._threads.submit(self._run, self._jobs.popleft())
+            job = self._jobs.popleft()
+            if self._lingering:
+                self._lingering -= 1
+                self._handed.put(job)
+            else:
+                self._threads.submit(self._serve, job)
+
+    def _serve(self, job: Job | None) -> None:
+        """Run the job, and those that are handed over while this thread lingers."""
+        self._local.is_worker = True
+        while job is not None:
+            self._run(job)
+            job = self._next_job()
+
+    def _next_job(self) -> Job | None:
+        with self._lock:
+            if self._stopped:
+                return None
+            self._lingering += 1
+        try:
+            return self._handed.get(timeout=LINGER_SECONDS)
+        except Empty:
+            pass
+        with self._lock:
+            if self._lingering:
+                self._lingering -= 1
+                return None
+        # Whoever counted on this thread has put a job there.
+        return self._handed.get()
 
     def _run(self, job: Job) -> None:
-        self._local.is_worker = True
         try:
             # A fresh context: what the submitting code had set does not reach the workflow (02 R221).
             contextvars.Context().run(job)

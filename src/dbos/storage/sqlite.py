@@ -30,6 +30,8 @@ from .store import StoreFailed, StoreRefused, StoreUnavailable
 # The write-ahead log is copied back into the file after so many pages (of 4 KiB) and then written anew from its
 # start. More make the copies rarer, and the pause of the commit that makes one longer.
 LOG_PAGES = 2000
+# How often to look whether another process has given the write lock back.
+LOCK_LOOK_SECONDS = 0.0005
 # Below this much free disk, the space is left to data.
 ENOUGH_FREE_BYTES = 256 * 1024 * 1024
 
@@ -57,6 +59,10 @@ class SqliteConnections:
         writer.execute("PRAGMA cache_size = -65536")
         writer.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         _preallocate_log(writer, path)
+        # How long to wait for the write lock; the waiting is done here, see `_when_unlocked`.
+        (lock_wait_ms,) = writer.execute("PRAGMA busy_timeout").fetchone()
+        self._lock_wait_seconds = lock_wait_ms / 1000
+        writer.execute("PRAGMA busy_timeout = 0")
         self._statements = {name: s.texts for name, s in load_statements("sqlite", None).items()}
         self._commit_statements: dict[tuple[str, ...], str] = {}
         self._write_lock = threading.RLock()
@@ -65,6 +71,8 @@ class SqliteConnections:
         self._presence: Presence | None = None
         self._joined_at_version = 0
         self._is_shared = False
+        # Whether another process has written to the file since this one opened it.
+        self._has_company = False
         self._closed = False
         # A private memory database lives and dies with its one connection, which then also reads.
         self._shared = path == ":memory:" or "mode=memory" in path
@@ -98,7 +106,7 @@ class SqliteConnections:
             writer = self._writer
             try:
                 before = writer.total_changes
-                writer.execute(statement, parameters)
+                self._when_unlocked(statement, parameters)
                 return writer.total_changes - before
             except BaseException as error:
                 self._roll_back()
@@ -142,6 +150,8 @@ class SqliteConnections:
 
     def claim(self, name: str, parameters: Row, queue_name: str | None) -> list[Row]:
         (text,) = self._statements[name]
+        if self._has_company and not self._would_claim(text, parameters):
+            return []
         with self._write_lock, self._errors(), self._transaction() as execute:
             # Whoever has the write lock is alone. What others had running before they lost it has ended by this time.
             rows: list[Row] = execute(text, (*parameters, self.now_ms())).fetchall()
@@ -151,6 +161,16 @@ class SqliteConnections:
     def transaction(self) -> Iterator[Transaction]:
         with self._write_lock, self._errors(), self._transaction():
             yield SqliteTransaction(self, self._writer, self._statements)
+
+    def _would_claim(self, text: str, parameters: Row) -> bool:
+        """Whether a claim would take anything now: asked before it takes the write lock, for which others wait.
+
+        A process is woken by every commit of the others, and most of what it looks for then is theirs already.
+        """
+        candidates, _, _ = text.partition("\nUPDATE workflow_status")
+        query = f"{candidates}\nSELECT EXISTS (SELECT 1 FROM candidates)"
+        (row,) = self._read(query, (*parameters, self.now_ms()))
+        return bool(row[0])
 
     def read(self, name: str, parameters: Row = ()) -> list[Row]:
         (text,) = self._statements[name]
@@ -224,6 +244,8 @@ class SqliteConnections:
         finally:
             self._write_lock.release()
         changed = version != self._data_version
+        if changed and self._data_version:
+            self._has_company = True
         self._data_version = version
         return changed
 
@@ -255,13 +277,33 @@ class SqliteConnections:
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
         execute = self._writer.execute
-        execute("BEGIN IMMEDIATE")
+        self._when_unlocked("BEGIN IMMEDIATE")
         try:
             yield execute
             execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
+
+    def _when_unlocked(self, statement: str, parameters: Row = ()) -> None:
+        """Run a statement that takes the file's write lock, as soon as no other process has it.
+
+        SQLite can only be asked again and again. By itself it sleeps longer each time, up to 100 ms, so that among busy
+        processes the one that has waited longest gets the lock last.
+        """
+        until = None
+        while True:
+            try:
+                self._writer.execute(statement, parameters)
+                return
+            except sqlite3.OperationalError as error:
+                if "database is locked" not in str(error):
+                    raise
+                now = time.monotonic()
+                until = now + self._lock_wait_seconds if until is None else until
+                if now >= until:
+                    raise
+            time.sleep(LOCK_LOOK_SECONDS)
 
     def _roll_back(self) -> None:
         # Some errors (a full disk, for one) have rolled back already; a closed connection has nothing to roll back.
