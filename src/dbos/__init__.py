@@ -7,6 +7,7 @@ Where things are. Imports run downwards only.
                   decorators   workflow, step, classes, roles
                   starting     start workflows in the background
                   enqueueing   put workflows on queues;  bulk: many at once;  queues: their limits
+                  kafka        a workflow for each message
                   steps        run_step, reserved step ids
                   calls        sleep, patches
                   results      handles, results, status
@@ -21,6 +22,7 @@ Where things are. Imports run downwards only.
                   plans        what an operation yields;  drivers: who carries it out
                   journal      group commit
                   signals      waking up
+                  kafka        take messages, enqueue their workflows
                   dispatcher   claim from queues;  services: deadlines, delays, other processes
                   engine       wires them together, and owns the running executions
         |
@@ -60,6 +62,7 @@ from .error import PortableWorkflowError
 from .serialization import DBOSPortableJSONSerializer, Serializer, WorkflowSerializationFormat
 from .types import (
     DuplicationPolicy,
+    KafkaMessage,
     StepInfo,
     VersionInfo,
     WorkflowIDReusePolicy,
@@ -77,6 +80,7 @@ __all__ = [
     "DuplicationPolicy",
     "EnqueueItem",
     "EnqueueOptions",
+    "KafkaMessage",
     "PortableWorkflowError",
     "Queue",
     "Serializer",

@@ -19,6 +19,7 @@ from . import decorators
 from .bulk import BulkCalls
 from .calls import WorkflowCalls
 from .enqueueing import EnqueueCalls
+from .kafka import KafkaCalls
 from .management import ManagementCalls
 from .queues import QueueCalls
 from .results import ResultCalls

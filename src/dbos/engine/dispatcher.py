@@ -40,7 +40,9 @@ class Dispatcher(Service):
         # The names given to `listen_queues`; None is every queue of the application.
         self.listens_to: frozenset[str] | None = None
         self._lock = threading.RLock()
-        self._queues: dict[str, QueueConfig] = {INTERNAL_QUEUE_NAME: INTERNAL_QUEUE}
+        # Queues without a row, which this process serves whatever it listens to.
+        self._internal: dict[str, QueueConfig] = {INTERNAL_QUEUE_NAME: INTERNAL_QUEUE}
+        self._queues: dict[str, QueueConfig] = dict(self._internal)
         # Queues to look at in the next turn.
         self._due: set[str] = {INTERNAL_QUEUE_NAME}
         # Queues on which more may wait than their limits, or this process, let start.
@@ -60,6 +62,12 @@ class Dispatcher(Service):
     def serves_queues(self) -> bool:
         """Whether this process takes work from other queues than the internal one."""
         return len(self._queues) > 1
+
+    def add_internal_queue(self, queue: QueueConfig) -> None:
+        """Serve a queue of the library's own from now on."""
+        with self._lock:
+            self._internal[queue.name] = queue
+        self.read_configuration_now()
 
     def note_queued(self, queue_names: Iterable[str]) -> None:
         """Something waits on these queues."""
@@ -144,8 +152,8 @@ class Dispatcher(Service):
         queues = {queue.name: queue for queue in engine.store.list_queues([engine.settings.name])}
         if self.listens_to is not None:
             queues = {name: queue for name, queue in queues.items() if name in self.listens_to}
-        queues[INTERNAL_QUEUE_NAME] = INTERNAL_QUEUE
         with self._lock:
+            queues |= self._internal
             served = self.serves_queues
             self._due.update(name for name, queue in queues.items() if self._queues.get(name) != queue)
             self._queues = queues

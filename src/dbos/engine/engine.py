@@ -26,6 +26,7 @@ from .drivers import Drivers
 from .errors import EngineStopped, ExecutionInterrupted
 from .execution import STEP_WINDOW, Execution, public_error
 from .journal import Journal
+from .kafka import Consumers
 from .plans import Commit, Plan
 from .registry import Registry, WorkflowInfo
 from .services import Deadlines, Delays, Listener, Service, Watcher
@@ -70,6 +71,7 @@ class Engine:
         self.delays = Delays(self)
         self.watcher = Watcher(self)
         self.services: list[Service] = [self.deadlines, self.delays, self.dispatcher, self.watcher, Listener(self)]
+        self.kafka = Consumers(self)
         # Reentrant, as all locks that destroy() takes: a signal handler may call it on a thread that holds one.
         self._lock = threading.RLock()
         self._executions: dict[str, Execution] = {}
@@ -82,12 +84,14 @@ class Engine:
 
     def start(self) -> None:
         """Recover what this executor left pending, and start the background services."""
+        self.kafka.open(self.registry.kafka_consumers)
         self.loops.adopt_running()
         self.journal.start()
         self.signals.on_register = self.watcher.wake
         self.recover()
         for service in self.services:
             service.start()
+        self.kafka.start()
 
     def recover(self) -> int:
         """Hand the pending workflows of this executor and version back to their queues."""
@@ -124,6 +128,7 @@ class Engine:
 
         Nothing is written for what is cut off: its rows stay PENDING for the next launch.
         """
+        self.kafka.stop()
         self.dispatcher.stop()
         if drain_seconds > 0:
             self.drain(drain_seconds)
