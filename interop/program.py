@@ -3,6 +3,10 @@
     python program.py <database url> run                    run every workflow to its end
     python program.py <database url> leave                  run those that hold, kill this process in the middle
     python program.py <database url> enqueue                put workflows on queues, run none of them
+    python program.py <database url> schedule               make schedules, run none of them
+    python program.py <database url> tick                   launch, wait until a schedule has fired and its run ended
+    python program.py <database url> debounce               delay workflows under keys
+    python program.py <database url> bounce                 call for the same keys, let the workflows run
     python program.py <database url> finish <id>...         launch, wait for these workflows
     python program.py <database url> read <id>...           say everything the API tells about these workflows
 
@@ -18,12 +22,14 @@ import signal
 import sys
 import threading
 import time
+from datetime import datetime
 from typing import Any
 
 from dbos import (
     DBOS,
     DBOSConfiguredInstance,
     DBOSContextSetAuth,
+    Debouncer,
     PortableWorkflowError,
     SetEnqueueOptions,
     SetWorkflowAttributes,
@@ -34,7 +40,7 @@ from dbos import (
 
 URL, ACTION, *IDS = sys.argv[1:]
 # These workflows wait in a step where a process that is to die has arrived in all of them.
-HOLDING_IDS = ["checkout", "checkout-async", "waiting-for-child"]
+HOLDING_IDS = ["checkout", "checkout-async", "waiting-for-child", "debouncing"]
 
 executed: list[str] = []
 _holding = 0
@@ -216,6 +222,23 @@ def enqueues() -> list[str]:
     return [first.workflow_id, second.workflow_id]
 
 
+@DBOS.workflow()
+def debouncing() -> list[Any]:
+    """A new workflow, a bounce, a refusal; and a bounce by whoever finishes it."""
+    debouncer = Debouncer.create(child)
+    ids = [debouncer.debounce("in workflow", 1000, number).workflow_id for number in (1, 2)]
+    with SetEnqueueOptions(deduplication_id=f"{child.__qualname__}-by hand", delay_seconds=1000):
+        by_hand = DBOS.enqueue_workflow("mail", child, 3)
+    try:
+        Debouncer.create(child, queue=DBOS.retrieve_queue("mail")).debounce("by hand", 1, 4)
+    except Exception as error:
+        ids.append(type(error).__name__)
+    hold()
+    handle = debouncer.debounce("in workflow", 0, 5)
+    DBOS.cancel_workflow(by_hand.workflow_id)
+    return [*ids, handle.workflow_id, handle.get_result()]
+
+
 @DBOS.dbos_class()
 class Shop(DBOSConfiguredInstance):
     def __init__(self, name: str) -> None:
@@ -265,6 +288,8 @@ def run(shop: Shop) -> dict[str, Any]:
     start("checkout", checkout, "book", count=3)
     start("checkout-async", checkout_async, "lamp")
     start("waiting-for-child", waiting_for_child)
+    DBOS.register_queue("mail")
+    start("debouncing", debouncing)
     if ACTION == "leave":
         threading.Event().wait()
     start("failing", failing, "x")
@@ -345,6 +370,66 @@ QUEUED_IDS = ["q-plain", "q-async", "q-method", "q-step", "q-priority", "q-delay
 QUEUED_IDS += ["q-by-alice", "q-named", "q-parent-1", "q-parent-2"]
 
 
+@DBOS.workflow()
+def nightly(scheduled_at: datetime, context: Any) -> list[Any]:
+    return [scheduled_at.isoformat(), context, reserve("report")["count"]]
+
+
+@DBOS.workflow()
+def secondly(scheduled_at: datetime, context: Any) -> str:
+    return f"{scheduled_at.microsecond} {context}"
+
+
+def schedule() -> list[str]:
+    """Schedules with every option, and runs of them that wait on a queue nobody serves here."""
+    DBOS.register_queue("mail")
+    DBOS.create_schedule(schedule_name="plain", workflow_fn=nightly, schedule="0 0 29 2 *")
+    DBOS.create_schedule(
+        schedule_name="full",
+        workflow_fn=nightly,
+        schedule="30 2 * * mon-fri",
+        context={"a": (1, b"2"), "text": "naïve ☃"},
+        automatic_backfill=True,
+        cron_timezone="Europe/Berlin",
+        queue_name="mail",
+    )
+    entries: Any = [{"schedule_name": "applied", "workflow_fn": nightly, "schedule": "0 0 1 1 *", "context": 5}]
+    DBOS.apply_schedules(entries)
+    DBOS.pause_schedule("applied")
+    handles = DBOS.backfill_schedule("full", datetime(2026, 3, 26), datetime(2026, 4, 1))
+    return [handle.workflow_id for handle in handles]
+
+
+def tick() -> list[str]:
+    """A schedule of a run per second, made here or by the other; what its first run here gave."""
+    if DBOS.get_schedule("secondly") is None:
+        DBOS.create_schedule(schedule_name="secondly", workflow_fn=secondly, schedule="* * * * * *", context="c")
+    before = (DBOS.get_schedule("secondly") or {}).get("last_fired_at")
+    while (fired := (DBOS.get_schedule("secondly") or {}).get("last_fired_at")) == before:
+        time.sleep(0.05)
+    return outcome(f"sched-secondly-{fired}")
+
+
+def debounce(period: float, number: int) -> list[str]:
+    """The first calls for some keys (with a long period), or later ones."""
+    DBOS.register_queue("mail")
+    debouncers = [
+        ("d-plain", Debouncer.create(child)),
+        ("d-queue", Debouncer.create(child, queue="mail", debounce_timeout_sec=5000)),
+        ("d-async", Debouncer.create_async(child_async)),
+    ]
+    ids = []
+    for workflow_id, debouncer in debouncers:
+        with SetWorkflowID(workflow_id), SetWorkflowTimeout(1000), SetWorkflowAttributes({"n": [number]}):
+            ids.append(debouncer.debounce("key", period, number).workflow_id)
+    with SetWorkflowID("d-portable"), DBOSContextSetAuth("alice", ["admin"]):
+        ids.append(Debouncer(portable.__qualname__).debounce("key", period, [number], name="é").workflow_id)
+    other: Any = Debouncer(child.__qualname__, application_name="interop-other")
+    with SetWorkflowID("d-other"):
+        other.debounce("other", period, number)
+    return ids
+
+
 def read(ids: list[str]) -> dict[str, Any]:
     """Everything that does not depend on who reads."""
     found: dict[str, Any] = {}
@@ -410,13 +495,21 @@ def main() -> None:
         }
     )
     shop = Shop("north")
-    if ACTION == "enqueue":
+    if ACTION in ("enqueue", "schedule"):
         DBOS.listen_queues([])
     DBOS.launch()
     if ACTION in ("run", "leave"):
         answer: Any = run(shop)
     elif ACTION == "enqueue":
         answer = enqueue(shop)
+    elif ACTION == "schedule":
+        answer = schedule()
+    elif ACTION == "tick":
+        answer = tick()
+    elif ACTION == "debounce":
+        answer = debounce(1000, 1) + debounce(2000, 2)
+    elif ACTION == "bounce":
+        answer = {workflow_id: outcome(workflow_id) for workflow_id in debounce(0, 3)}
     elif ACTION == "finish":
         answer = {workflow_id: outcome(workflow_id) for workflow_id in IDS}
     else:

@@ -16,7 +16,7 @@ from interop.sides import Databases, Side
 from tests.databases import path_of
 from tests.storage.introspection import comparable, read_postgres, read_sqlite
 
-HELD = ["checkout", "checkout-async", "waiting-for-child"]
+HELD = ["checkout", "checkout-async", "waiting-for-child", "debouncing"]
 TABLES = {
     "workflow_status": "workflow_uuid",
     "workflow_input": "workflow_uuid",
@@ -24,11 +24,13 @@ TABLES = {
     "operation_outputs": "workflow_uuid, function_id",
 }
 QUEUES = {"queues": "name"}
+SCHEDULES = {"workflow_schedules": "schedule_name"}
 # Different in every run: only whether they are set is compared.
 MASKED = {
     *("created_at", "updated_at", "completed_at", "started_at_epoch_ms", "completed_at_epoch_ms"),
     *("workflow_deadline_epoch_ms", "retention_timestamp", "creator_xid", "owner_xid"),
-    *("delay_until_epoch_ms", "queue_id"),
+    *("delay_until_epoch_ms", "queue_id", "schedule_id"),
+    *("delay_until_epoch_ms", "debounce_deadline_epoch_ms", "queue_id"),
 }
 # The incumbent stores the name of the class in place of the name that was given to a PortableWorkflowError; we
 # store the given one. Both read both.
@@ -75,7 +77,7 @@ def masked_rows(url: str, table: str) -> list[dict[str, Any]]:
             row["output"] = "a time"
         elif row.get("function_name") == "DBOS.getStatus":
             row["output"] = masked_status(row["output"])
-    return sorted(rows, key=lambda row: [row[column] for column in (TABLES | QUEUES)[table].split(", ")])
+    return sorted(rows, key=lambda row: [row[column] for column in (TABLES | QUEUES | SCHEDULES)[table].split(", ")])
 
 
 def masked_status(output: str) -> dict[str, Any]:
@@ -124,6 +126,57 @@ def test_workflows_enqueued_by_one_are_run_by_the_other(
     assert running.call(url, "finish", *ids)["answer"] == expected
     for side in (ours, incumbent):
         assert side.call(url, "finish", *ids)["executed"] == []
+
+
+def test_the_same_schedules_leave_the_same_rows(databases: Databases, ours: Side, incumbent: Side) -> None:
+    our_url, their_url = databases.fresh(), databases.fresh()
+    ids = ours.call(our_url, "schedule")["answer"]
+    assert ids == incumbent.call(their_url, "schedule")["answer"]
+    # A token by which a repeated insert finds its own row, which the incumbent gives to all workflows but these.
+    tokens = [{"row": [workflow_id], "creator_xid": ("set", None)} for workflow_id in sorted(ids)]
+    same_rows(our_url, their_url, TABLES | QUEUES | SCHEDULES, {"workflow_status": tokens})
+
+
+@pytest.mark.parametrize("direction", ["ours-to-incumbent", "incumbent-to-ours"])
+def test_schedules_made_by_one_are_run_by_the_other(
+    databases: Databases, ours: Side, incumbent: Side, direction: str
+) -> None:
+    making, running = (ours, incumbent) if direction == "ours-to-incumbent" else (incumbent, ours)
+    url, undisturbed = databases.fresh(), databases.fresh()
+    ids = running.call(undisturbed, "schedule")["answer"]
+    expected = running.call(undisturbed, "finish", *ids)["answer"]
+    assert {kind for kind, *_ in expected.values()} == {"SUCCESS"}
+    assert making.call(url, "schedule")["answer"] == ids
+    assert running.call(url, "finish", *ids)["answer"] == expected
+    assert making.call(url, "tick")["answer"] == running.call(url, "tick")["answer"]
+
+
+DEBOUNCED = ["d-plain", "d-queue", "d-async", "d-portable"]
+
+
+def test_the_same_debounces_leave_the_same_rows(databases: Databases, ours: Side, incumbent: Side) -> None:
+    our_url, their_url = databases.fresh(), databases.fresh()
+    for side, url in ((ours, our_url), (incumbent, their_url)):
+        assert side.call(url, "debounce")["answer"] == 2 * DEBOUNCED
+    same_rows(our_url, their_url, TABLES)
+
+
+@pytest.mark.parametrize("direction", ["ours-to-incumbent", "incumbent-to-ours"])
+def test_what_one_debounces_the_other_bounces_and_runs(
+    databases: Databases, ours: Side, incumbent: Side, direction: str
+) -> None:
+    first, second = (ours, incumbent) if direction == "ours-to-incumbent" else (incumbent, ours)
+    url = databases.fresh()
+    first.call(url, "debounce")
+    found = second.call(url, "bounce")["answer"]
+    assert list(found) == DEBOUNCED
+    assert [result for _, result in found.values()] == [
+        "4",
+        "4",
+        "7",
+        "{'sum': 3, 'name': 'é', 'step': 1, 'null': None}",
+    ]
+    assert len(ids_in(url)) == len(DEBOUNCED) + 1
 
 
 def same_rows(our_url: str, their_url: str, tables: dict[str, str], deliberate: dict[str, Any] | None = None) -> None:

@@ -52,6 +52,8 @@ def app(config: dict[str, Any]) -> Iterator[type[DBOS]]:
 @pytest.fixture(autouse=True)
 def _no_application_is_left() -> Iterator[None]:
     """Whatever a test leaves behind would change the next one: remove it, and fail the test that left it."""
+    # What modules have decorated when they were imported belongs to the processes they are for.
+    DBOS.destroy(destroy_registry=True)
     yield
     instance = state.instance
     launched = instance is not None and instance.engine is not None

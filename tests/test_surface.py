@@ -28,24 +28,18 @@ SURFACE: dict[str, Any] = json.loads(
 # Names of the package root that later chapters bring.
 NOT_YET_EXPORTED = {
     "AsyncSQLAlchemyDatasource",
-    "ClientScheduleInput",
     "DBOSClient",
-    "Debouncer",
     "DebouncerClient",
     "PropagateOtelContext",
     "SQLAlchemyDatasource",
-    "ScheduleInput",
     "SendMessage",
-    "WorkflowSchedule",
 }
 
 # Members of DBOS that later chapters bring; "*" stands for the blocking form and its _async twin.
 _NOT_YET_IN_DBOS = """
-    alert_handler apply_schedules* backfill_schedule close_stream* create_schedule* delete_schedule*
-    delete_workflow* delete_workflows* fork_workflow* get_all_events* get_event* get_schedule*
-    list_queued_workflows* list_schedules* list_workflows* pause_schedule
-    read_stream* read_stream_offset* recv* resume_schedule rewind_workflow* send* send_bulk*
-    set_event* span tracer trigger_schedule update_workflow_attributes* write_stream*
+    alert_handler close_stream* delete_workflow* delete_workflows* fork_workflow* get_all_events* get_event*
+    read_stream* read_stream_offset* recv* rewind_workflow* send* send_bulk* set_event* span tracer
+    update_workflow_attributes* write_stream*
 """
 NOT_YET_IN_DBOS = {
     form
@@ -53,6 +47,13 @@ NOT_YET_IN_DBOS = {
     for form in ([name[:-1], f"{name[:-1]}_async"] if name.endswith("*") else [name])
 }
 
+# Beyond the list: arguments and keys of ours, all of them optional.
+OURS: dict[str, set[str]] = {
+    "create_schedule": {"overlap", "catch_up"},
+    "create_schedule_async": {"overlap", "catch_up"},
+    "ScheduleInput": {"overlap", "catch_up"},
+    "WorkflowSchedule": {"overlap", "catch_up", "problem"},
+}
 # What we offer beyond the list.
 OURS_EXPORTED = {"EnqueueItem"}
 OURS_IN_DBOS = {"enqueue_workflows", "enqueue_workflows_async"}
@@ -114,7 +115,9 @@ def test_a_member_of_dbos_has_the_listed_signature(member: str) -> None:
         assert not callable(ours), f"DBOS.{member} must be read, not called"
         return
     function = getattr(DBOS, member)
-    assert parameters(function) == listed_parameters(listed["signature"])
+    ours_too = OURS.get(member, set())
+    assert [p for p in parameters(function) if p[0] not in ours_too] == listed_parameters(listed["signature"])
+    assert all(default for name, _, default in parameters(function) if name in ours_too)
     # 02 section 11: the twins are coroutine functions, the others are not.
     assert inspect.iscoroutinefunction(function) == (listed["call"] == "async")
     # 01 R54: class and instance methods are the same.
@@ -153,7 +156,7 @@ def _attributes(cls: type[Any]) -> set[str]:
 def test_a_typed_dictionary_has_the_listed_keys(name: str) -> None:
     listed = SURFACE["typed_dicts"][name]
     ours = getattr(dbos, name)
-    assert set(ours.__annotations__) == set(listed["keys"])
+    assert set(ours.__annotations__) - OURS.get(name, set()) == set(listed["keys"])
     assert sorted(ours.__required_keys__) == sorted(listed["required"])
 
 

@@ -2,15 +2,18 @@
 
 Run it, kill it, run it again: every order is finished once. Nothing in here deals with crashes. The workflow
 ID says which order it is, and every finished step is a checkpoint. (`@watch` is only for the demo's counts.)
+
+Orders wait on a queue that lets no more than 50 start in half a second. A customer gets a mail when the status of the
+order has not changed for a while, not one per change. A report is written on schedule.
 """
 
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dbos import DBOS, DBOSConfig, SetWorkflowID
+from dbos import DBOS, DBOSConfig, Debouncer, SetWorkflowID
 
 import orders
 from orders import InvalidOrder, Order
@@ -18,6 +21,9 @@ from watch import watch
 from world import World
 
 IN_FLIGHT = 25
+START_LIMIT, START_PERIOD_SECONDS = 50, 0.5
+QUIET_SECONDS = 0.3
+REPORT_TIMES = os.environ.get("ORDERS_REPORT_TIMES", "30 2 * * *")
 
 config: DBOSConfig = {
     "name": "orders",
@@ -60,33 +66,75 @@ def ship(customer: dict[str, str], reservation: str) -> str:
     return world.ship(request_key(), customer, reservation)
 
 
+@DBOS.step()
+def mail(address: str, order_id: str, status: str) -> str:
+    return world.mail(request_key(), address, order_id, status)
+
+
+@DBOS.workflow()
+def status_mail(address: str, order_id: str, status: str) -> str:
+    return mail(address, order_id, status)
+
+
+status_mails = Debouncer.create(status_mail)
+
+
 @DBOS.workflow()
 def checkout(order: Order) -> dict[str, Any]:
+    order_id, address = order["order_id"], order["customer"]["email"]
     cents = validate(order)
     reservation = reserve(order["items"])
     receipt = charge(order["card_token"], cents)
+    status_mails.debounce(order_id, QUIET_SECONDS, address, order_id, "paid")
     tracking = ship(order["customer"], reservation)
-    return {"reservation": reservation, "receipt": receipt, "cents": cents, "tracking": tracking}
+    told = status_mails.debounce(order_id, QUIET_SECONDS, address, order_id, "shipped")
+    return {"receipt": receipt, "cents": cents, "tracking": tracking, "mail": told.workflow_id}
 
 
-def process(order: Order) -> dict[str, str]:
-    """Check one order out, or join the checkout that an earlier run began."""
+@DBOS.step()
+def report() -> str:
+    return world.report(request_key())
+
+
+@DBOS.workflow()
+def sales_report(scheduled_at: datetime, context: None) -> str:
+    return report()
+
+
+def place(order: Order) -> str:
+    """Put an order on the queue, or find it there: an earlier run may have placed it."""
     with SetWorkflowID(order["order_id"]):
-        handle = DBOS.start_workflow(checkout, order)
+        return DBOS.enqueue_workflow("checkouts", checkout, order).workflow_id
+
+
+def outcome(order_id: str) -> dict[str, str]:
+    """Wait until an order is finished and its customer has been told."""
     try:
-        handle.get_result()
+        finished = DBOS.retrieve_workflow(order_id).get_result()
     except InvalidOrder as reason:
-        return {"order": order["order_id"], "invalid": str(reason)}
-    return {"order": order["order_id"]}
+        return {"order": order_id, "invalid": str(reason)}
+    DBOS.retrieve_workflow(finished["mail"]).get_result()
+    return {"order": order_id}
 
 
 def main() -> None:
     DBOS(config=config)
     DBOS.launch()  # takes up what an earlier run left unfinished
-    with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        for done in as_completed([pool.submit(process, order) for order in orders.load()]):
-            print(json.dumps(done.result()), flush=True)
-    DBOS.destroy()
+    limiter: Any = {"limit": START_LIMIT, "period": START_PERIOD_SECONDS}
+    DBOS.register_queue("checkouts", worker_concurrency=IN_FLIGHT, limiter=limiter)
+    DBOS.apply_schedules(
+        [
+            {
+                "schedule_name": "sales-report",
+                "workflow_fn": sales_report,
+                "schedule": REPORT_TIMES,
+                "catch_up": "all",
+            }
+        ]
+    )
+    for order_id in [place(order) for order in orders.load()]:
+        print(json.dumps(outcome(order_id)), flush=True)
+    DBOS.destroy(workflow_completion_timeout_sec=10)  # a report may be under way
 
 
 if __name__ == "__main__":

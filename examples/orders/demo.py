@@ -94,6 +94,8 @@ class Demo:
             **os.environ,
             "ORDERS_DATABASE_URL": self.database_url,
             "ORDERS_WORLD": str(self.world_path),
+            # Not only at night: the kills shall meet some reports.
+            "ORDERS_REPORT_TIMES": f"*/{proof.REPORT_SECONDS} * * * * *",
         }
         command = [sys.executable, str(APPLICATION)]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -108,7 +110,8 @@ class Demo:
         self._progress.console.print(f"  [red]SIGKILL[/] {where} after {finished} orders, {len(kill.cut_off)} cut off")
 
     def _show(self, finished: int) -> None:
-        [(steps,)] = world_query(self.world_path, "SELECT count(*) FROM effects")
+        steps_query = "SELECT count(*) FROM effects WHERE step IN ('validate', 'reserve', 'charge', 'ship')"
+        [(steps,)] = world_query(self.world_path, steps_query)
         self._progress.update(self._orders_bar, completed=finished)
         self._progress.update(self._steps_bar, completed=steps)
 

@@ -10,13 +10,14 @@ Rows = list[tuple[Any, ...]]
 
 
 class Workflow(NamedTuple):
-    """A row of workflow_status; attempts counts the starts, so more than one means it was recovered."""
+    """A checkout's row of workflow_status; attempts counts the starts, so more than one means it was recovered."""
 
     order_id: str
     status: str
     attempts: int
     created_at_ms: int
     completed_at_ms: int | None
+    started_at_ms: int | None
 
 
 class Request(NamedTuple):
@@ -53,6 +54,10 @@ class Evidence:
     """What the payment provider took, per charge: the order and the amount."""
     pids: dict[int, int]
     """The process of each run."""
+    mails: list[str]
+    """`<order> <status>` per mail that was sent, in their order."""
+    reports: list[str]
+    """The scheduled times of the report's workflows that have ended."""
 
     def ended(self, status: str) -> list[str]:
         """The orders whose workflows ended so: SUCCESS or ERROR."""
@@ -66,11 +71,22 @@ class Evidence:
 
 def collect(database_url: str, world_path: Path) -> Evidence:
     checkpoints = system_query(
-        database_url, "SELECT workflow_uuid, function_id, function_name FROM dbos.operation_outputs"
+        database_url,
+        "SELECT workflow_uuid, function_id, function_name FROM dbos.operation_outputs "
+        "WHERE function_name IN ('validate', 'reserve', 'charge', 'ship', 'mail', 'report')",
     )
     workflows = system_query(
         database_url,
-        "SELECT workflow_uuid, status, recovery_attempts, created_at, completed_at FROM dbos.workflow_status",
+        "SELECT workflow_uuid, status, recovery_attempts, created_at, completed_at, started_at_epoch_ms "
+        "FROM dbos.workflow_status WHERE name = 'checkout'",
+    )
+    reports = system_query(
+        database_url,
+        "SELECT workflow_uuid FROM dbos.workflow_status WHERE name = 'sales_report' AND status = 'SUCCESS'",
+    )
+    mails_query = (
+        "SELECT subject FROM effects JOIN requests USING (key) "
+        "WHERE answer = 'done' AND subject IS NOT NULL ORDER BY at"
     )
     charges_query = "SELECT order_id, cents FROM effects WHERE step = 'charge'"
     return Evidence(
@@ -81,16 +97,18 @@ def collect(database_url: str, world_path: Path) -> Evidence:
         results=[Result(*row) for row in world_query(world_path, "SELECT * FROM results ORDER BY ended_at")],
         charges_cents=[(order_id, cents) for order_id, cents in world_query(world_path, charges_query)],
         pids=dict(world_query(world_path, "SELECT run, pid FROM runs")),
+        mails=[subject for (subject,) in world_query(world_path, mails_query)],
+        reports=sorted(workflow_id.removeprefix("sched-sales-report-") for (workflow_id,) in reports),
     )
 
 
 def unfinished(database_url: str) -> frozenset[str]:
-    """The orders whose workflows have begun and not ended, once nobody is connected any more."""
+    """The orders whose checkouts have begun and not ended, once nobody is connected any more."""
     others = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     while not database_url.startswith("sqlite:///") and system_query(database_url, others):
         # Postgres still commits the last statement of a client that was killed.
         time.sleep(0.01)
-    statement = "SELECT workflow_uuid FROM dbos.workflow_status WHERE status NOT IN ('SUCCESS', 'ERROR')"
+    statement = "SELECT workflow_uuid FROM dbos.workflow_status WHERE name = 'checkout' AND status = 'PENDING'"
     return frozenset(order_id for (order_id,) in system_query(database_url, statement))
 
 

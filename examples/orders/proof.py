@@ -1,12 +1,18 @@
 """The claims of the demo, each checked against what is on record."""
 
 from collections import Counter
+from datetime import datetime
 from typing import NamedTuple
 
 import orders
 from evidence import Evidence
 from timeline import Kill
 from world import CATALOGUE_CENTS
+
+# As the application promises.
+START_LIMIT, START_PERIOD_SECONDS = 50, 0.5
+# As the demo asks for.
+REPORT_SECONDS = 2
 
 
 class Claim(NamedTuple):
@@ -22,6 +28,7 @@ def claims(evidence: Evidence, kills: list[Kill]) -> list[Claim]:
         *claims_about_orders(evidence, kills),
         *claims_about_charges(evidence),
         *claims_about_steps(evidence),
+        *claims_about_queue_mails_and_reports(evidence),
     ]
 
 
@@ -91,6 +98,33 @@ def claims_about_steps(evidence: Evidence) -> list[Claim]:
             "No step ran twice but for a kill",
             max(completed.values()) == 1,
             f"{completed.total() - len(completed)} repeated within one run of the application",
+        ),
+    ]
+
+
+def claims_about_queue_mails_and_reports(evidence: Evidence) -> list[Claim]:
+    starts = sorted(workflow.started_at_ms for workflow in evidence.workflows if workflow.started_at_ms is not None)
+    window_ms = int(START_PERIOD_SECONDS * 1000)
+    most = max(sum(start <= other < start + window_ms for other in starts) for start in starts)
+    shipped = evidence.ended("SUCCESS")
+    last_mails = dict(subject.split(" ") for subject in evidence.mails)
+    ticks = [int(datetime.fromisoformat(text).timestamp()) for text in evidence.reports]
+    missing = set(range(ticks[0], ticks[-1] + 1, REPORT_SECONDS)) - set(ticks)
+    return [
+        Claim(
+            "The rate limit holds",
+            most <= START_LIMIT,
+            f"at most {most} starts in any {START_PERIOD_SECONDS} s, {START_LIMIT} allowed",
+        ),
+        Claim(
+            "Every customer knows",
+            all(last_mails.get(order_id) == "shipped" for order_id in shipped) and set(last_mails) == set(shipped),
+            f"{2 * len(shipped):,} changes of status, {len(evidence.mails):,} mails, the last: shipped",
+        ),
+        Claim(
+            "Every report written once",
+            not missing and len(ticks) == len(set(ticks)),
+            f"{len(ticks)} ticks of the schedule, {len(ticks)} reports",
         ),
     ]
 

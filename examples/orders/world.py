@@ -1,4 +1,4 @@
-"""The world outside the application: catalogue, warehouse, payment provider, carrier.
+"""The world outside the application: catalogue, warehouse, payment provider, carrier, mail.
 
 It lives in a SQLite file of its own and knows nothing of workflows, so it is an independent witness of what
 the application did. Every request carries an idempotency key, `<order>/<step number>`. Every request is
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS runs (run INTEGER PRIMARY KEY, pid INTEGER, started_a
 CREATE TABLE IF NOT EXISTS requests (run INTEGER, order_id TEXT, step TEXT, key TEXT, answer TEXT, at REAL);
 CREATE INDEX IF NOT EXISTS requests_by_key ON requests (key);
 -- What the requests brought about, once per key.
-CREATE TABLE IF NOT EXISTS effects (key TEXT PRIMARY KEY, order_id TEXT, step TEXT, cents INTEGER);
+CREATE TABLE IF NOT EXISTS effects (key TEXT PRIMARY KEY, order_id TEXT, step TEXT, cents INTEGER, subject TEXT);
 -- Every step result a workflow went on with, whether its body ran or its checkpoint was read.
 CREATE TABLE IF NOT EXISTS results (run INTEGER, order_id TEXT, step TEXT, started_at REAL, ended_at REAL);
 """
@@ -72,18 +72,28 @@ class World:
         """Hand the parcel over; returns the tracking number."""
         return self._request(key, "ship")
 
+    def mail(self, key: str, address: str, order_id: str, status: str) -> str:
+        """Send a mail; returns its number."""
+        return self._request(key, "mail", subject=f"{order_id} {status}")
+
+    def report(self, key: str) -> str:
+        """File a report of what was sold so far; returns its number."""
+        return self._request(key, "report")
+
     def note_result(self, order_id: str, step: str, started_at: float) -> None:
         """Write down that the workflow goes on with the result of a step, wherever it came from."""
         with self._lock, self._db:
             result = (self.run, order_id, step, started_at, time.time())
             self._db.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?)", result)
 
-    def _request(self, key: str, step: str, cents: int = 0, refusal_probability: float = 0.0) -> str:
+    def _request(
+        self, key: str, step: str, cents: int = 0, refusal_probability: float = 0.0, subject: str | None = None
+    ) -> str:
         """Travel there, be written down, take effect, travel back. A kill may fall anywhere in between."""
         there_seconds, back_seconds = (random.uniform(*LATENCY_SECONDS) / 2 for _ in range(2))
         time.sleep(there_seconds)
         with self._lock, self._db:
-            answer = self._answer(key, step, cents, refusal_probability)
+            answer = self._answer(key, step, cents, refusal_probability, subject)
             request = (self.run, key.partition("/")[0], step, key, answer, time.time())
             self._db.execute("INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?)", request)
         time.sleep(back_seconds)
@@ -91,10 +101,10 @@ class World:
             raise PaymentProviderUnavailable(f"{key}: try again")
         return f"{step}-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
 
-    def _answer(self, key: str, step: str, cents: int, refusal_probability: float) -> str:
+    def _answer(self, key: str, step: str, cents: int, refusal_probability: float, subject: str | None) -> str:
         (requests,) = self._db.execute("SELECT count(*) FROM requests WHERE key = ?", (key,)).fetchone()
         if random.Random(f"{key} {requests}").random() < refusal_probability:
             return "refused"
-        effect = (key, key.partition("/")[0], step, cents)
-        is_new = self._db.execute("INSERT OR IGNORE INTO effects VALUES (?, ?, ?, ?)", effect).rowcount
+        effect = (key, key.partition("/")[0], step, cents, subject)
+        is_new = self._db.execute("INSERT OR IGNORE INTO effects VALUES (?, ?, ?, ?, ?)", effect).rowcount
         return "done" if is_new else "repeated"

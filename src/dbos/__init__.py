@@ -6,15 +6,18 @@ Where things are. Imports run downwards only.
                   app          DBOS: construct, launch, destroy
                   decorators   workflow, step, classes, roles
                   starting     start workflows in the background
+                  schedules    run workflows at the times of a cron expression
+                  debouncing   one run for many calls
                   enqueueing   put workflows on queues;  bulk: many at once;  queues: their limits
                   kafka        a workflow for each message
                   steps        run_step, reserved step ids
                   calls        sleep, patches
-                  results      handles, results, status
+                  results      handles, results, status;  listing: many at once
                   management   cancel, resume, application versions
                   options      the Set... blocks, step options
         |
     engine/     what makes calls durable; no SQL
+                  debouncing   delay one that waits, with new arguments
                   starting     write a new workflow;  enqueueing: one that waits on a queue;  bulk: many of them
                   workflows    execute, record the outcome, wait for it
                   steps        find, run, retry, record
@@ -23,7 +26,9 @@ Where things are. Imports run downwards only.
                   journal      group commit
                   signals      waking up
                   kafka        take messages, enqueue their workflows
-                  dispatcher   claim from queues;  services: deadlines, delays, other processes
+                  dispatcher   claim from queues;  queue_warnings: what waits there for ever
+                  scheduler    fire schedules;  schedules: create and change them;  cron: their ticks
+                  services     deadlines, delays, other processes;  takeover: of the dead
                   engine       wires them together, and owns the running executions
         |
     storage/    what is written down
@@ -40,6 +45,7 @@ The names below are public. Everything else may change.
 from . import error
 from .api.app import DBOS
 from .api.bulk import EnqueueItem
+from .api.debouncing import Debouncer
 from .api.decorators import DBOSConfiguredInstance
 from .api.enqueueing import EnqueueOptions
 from .api.handles import WorkflowHandle, WorkflowHandleAsync
@@ -55,6 +61,7 @@ from .api.options import (
     StepOptions,
 )
 from .api.queue import Queue
+from .api.schedules import ClientScheduleInput, ScheduleInput
 from .api.steps import StepReservation
 from .api.validation import make_pydantic_args_validator, pydantic_args_validator
 from .config import DBOSConfig
@@ -66,23 +73,27 @@ from .types import (
     StepInfo,
     VersionInfo,
     WorkflowIDReusePolicy,
+    WorkflowSchedule,
     WorkflowStatus,
     WorkflowStatusString,
 )
 
 __all__ = [
+    "ClientScheduleInput",
     "DBOS",
     "DBOSConfig",
     "DBOSConfiguredInstance",
     "DBOSContextEnsure",
     "DBOSContextSetAuth",
     "DBOSPortableJSONSerializer",
+    "Debouncer",
     "DuplicationPolicy",
     "EnqueueItem",
     "EnqueueOptions",
     "KafkaMessage",
     "PortableWorkflowError",
     "Queue",
+    "ScheduleInput",
     "Serializer",
     "SetEnqueueOptions",
     "SetShardKey",
@@ -96,6 +107,7 @@ __all__ = [
     "WorkflowHandle",
     "WorkflowHandleAsync",
     "WorkflowIDReusePolicy",
+    "WorkflowSchedule",
     "WorkflowSerializationFormat",
     "WorkflowStatus",
     "WorkflowStatusString",

@@ -1,10 +1,12 @@
-"""Fresh ids."""
+"""Fresh ids, and owner tokens that tell which process made them."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
+from collections.abc import Callable
 
 _RANDOM_BITS = 74
 _RANDOM = (1 << _RANDOM_BITS) - 1
@@ -30,7 +32,7 @@ def new_id() -> str:
         if number <= _last:
             number = _last + 1 + (random & _STEP)
         _last = number
-    return _text(number)
+    return _written(number)
 
 
 def new_ids(count: int) -> list[str]:
@@ -43,11 +45,51 @@ def new_ids(count: int) -> list[str]:
         number = max(number, _last)
         numbers = [number := number + 1 + step for step in steps]
         _last = number
-    return [_text(number) for number in numbers]
+    return [_written(number) for number in numbers]
 
 
-def _text(number: int) -> str:
+def id_made_at(time_ms: int) -> str:
+    """A UUID of version 7 for a given time, in milliseconds since the epoch; any two differ."""
+    return _written((time_ms << _RANDOM_BITS) | (int.from_bytes(os.urandom(10), "big") & _RANDOM))
+
+
+def time_of_id(text: str) -> int | None:
+    """The time in a UUID of version 7, in milliseconds since the epoch; None for any other id."""
+    if len(text) != 36 or text[14] != "7":
+        return None
+    try:
+        return int(text[:8] + text[9:13], 16)
+    except ValueError:
+        return None
+
+
+def _written(number: int) -> str:
     low = (2 << 62) | (number & 0x3FFF_FFFF_FFFF_FFFF)
     high = (number >> _RANDOM_BITS << 16) | (7 << 12) | (number >> 62 & 0xFFF)
     digits = f"{high << 64 | low:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def new_process() -> str:
+    """A name for this process: the first 18 characters of UUIDs of version 8, whose content is free (RFC 9562, 5.8).
+
+    60 bits are random. Other releases make tokens of versions 4 and 7, so theirs are never taken for ours.
+    """
+    digits = os.urandom(8).hex()
+    return f"{digits[:8]}-{digits[8:12]}-8{digits[12:15]}"
+
+
+def tokens_of(process: str) -> Callable[[], str]:
+    """Makes the owner tokens of a process: UUIDs that begin with its name and go on with a number."""
+    numbers = itertools.count(1)
+
+    def new_token() -> str:
+        number = next(numbers)
+        return f"{process}-{0x8000 | number >> 48:04x}-{number & 0xFFFF_FFFF_FFFF:012x}"
+
+    return new_token
+
+
+def process_key(process: str) -> int:
+    """The 60 random bits in the name of a process."""
+    return int(process[:14].replace("-", "") + process[15:], 16)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, Union
+
+from .types import Schedule
 
 
 class Verdict(enum.Enum):
@@ -100,7 +103,7 @@ class ParentStep:
 
 @dataclass(slots=True)
 class QueuePlace:
-    """Where a workflow waits, and for what."""
+    """Where a workflow waits, and for what. A debounced one may be delayed further, up to its debounce deadline."""
 
     queue_name: str
     priority: int = 0
@@ -108,6 +111,8 @@ class QueuePlace:
     partition_key: str | None = None
     delay_until_ms: int | None = None
     schedule_name: str | None = None
+    is_debounced: bool = False
+    debounce_deadline_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -124,7 +129,7 @@ class WorkflowStarted:
     class_name: str | None
     config_name: str | None
     inputs: str
-    serialization: str
+    serialization: str | None
     creator_token: str
     owner_token: str | None
     executor_id: str | None
@@ -201,6 +206,8 @@ class WorkflowStarted:
             row["pk"] = queue.partition_key
             row["du"] = queue.delay_until_ms
             row["sn"] = queue.schedule_name
+            row["db"] = queue.is_debounced
+            row["de"] = queue.debounce_deadline_ms
         if self.parent is not None:
             parent = self.parent
             row["p"] = parent.workflow_id
@@ -253,6 +260,8 @@ class WorkflowFinished:
     output: str | None
     error: str | None
     serialization: str | None
+    # The queue on which other processes may wait for the place that becomes free.
+    freed_queue: str | None = None
 
     def row(self) -> dict[str, Any]:
         return {
@@ -265,6 +274,35 @@ class WorkflowFinished:
 
     def size(self) -> int:
         return 300 + len(self.output or "") + len(self.error or "")
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledRun:
+    """A run of a schedule that is to be enqueued. `tick` is its nominal time, None when it is not a tick (a trigger)
+    or not the schedule's own doing (a backfill): then neither its status nor its policies matter."""
+
+    schedule: Schedule
+    record: WorkflowStarted
+    tick: datetime | None = None
+
+
+@dataclass(slots=True)
+class Bounce:
+    """New arguments and a later start for a debounced workflow, while it is still the delayed holder of its key.
+
+    `application_name` is whose row it may be, besides a row of nobody; None is anybody's. `step` is the step of the
+    workflow that debounces, written in the same transaction and only while its token owns that workflow.
+    """
+
+    workflow_id: str
+    name: str
+    queue_name: str
+    deduplication_id: str
+    application_name: str | None
+    delay_until_ms: int
+    inputs: str
+    serialization: str
+    step: StepCompleted | None = None
 
 
 Record = Union[StepCompleted, WorkflowStarted, WorkflowFinished]

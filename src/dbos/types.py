@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any, Literal, TypedDict, get_args
+from urllib.parse import parse_qs, urlencode
 
 INTERNAL_QUEUE_NAME = "_dbos_internal_queue"
 KAFKA_QUEUE_NAME = "_dbos_kafka_queue"
@@ -17,6 +19,10 @@ KAFKA_ORDERED_QUEUE_NAME = "_dbos_kafka_ordered_queue"
 
 WorkflowIDReusePolicy = Literal["return-existing", "reject"]
 DuplicationPolicy = Literal["reject", "return-existing"]
+# What a schedule does at a tick while an earlier run has not ended.
+Overlap = Literal["allow", "skip"]
+# Which missed ticks of a schedule are made up for.
+CatchUp = Literal["all", "last", "none"]
 
 
 class WorkflowStatusString(enum.Enum):
@@ -197,6 +203,8 @@ class ClaimedWorkflow:
     attributes: Mapping[str, Any] | None
     queue_name: str | None
     partition_key: str | None = None
+    # Whether it may have recorded steps: it was begun before, or made with some.
+    has_steps: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +222,55 @@ class Claim:
     is_latest: bool
     limit: int
     function_names: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHolder:
+    """Who holds a deduplication id, as far as a debounce has to know the workflow."""
+
+    workflow_id: str
+    name: str | None
+    status: str
+    is_debounced: bool
+    application_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowFilter:
+    """Which workflows a listing shows, and what of them. None is any; of several values of a field one must match.
+
+    `application_names` are these and no application at all. Both ends of a time range belong to it. `attributes` must
+    be contained. `started` is the last claim from a queue.
+    """
+
+    workflow_ids: Sequence[str] | None = None
+    workflow_id_prefixes: Sequence[str] | None = None
+    statuses: Sequence[str] | None = None
+    queue_names: Sequence[str] | None = None
+    names: Sequence[str] | None = None
+    app_versions: Sequence[str] | None = None
+    users: Sequence[str] | None = None
+    executor_ids: Sequence[str] | None = None
+    forked_from: Sequence[str] | None = None
+    parent_workflow_ids: Sequence[str] | None = None
+    schedule_names: Sequence[str] | None = None
+    application_names: Sequence[str] | None = None
+    created_from_ms: int | None = None
+    created_until_ms: int | None = None
+    completed_from_ms: int | None = None
+    completed_until_ms: int | None = None
+    started_from_ms: int | None = None
+    started_until_ms: int | None = None
+    was_forked_from: bool | None = None
+    is_fork: bool | None = None
+    has_parent: bool | None = None
+    attributes: Mapping[str, Any] | None = None
+    queues_only: bool = False
+    load_input: bool = True
+    load_output: bool = True
+    newest_first: bool = False
+    limit: int | None = None
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +307,117 @@ class QueueConfig:
         return self.rate_limit is not None or self.partition_rate_limit is not None
 
     @property
+    def has_concurrency(self) -> bool:
+        """Whether the end of a workflow may let another one start."""
+        return self.has_shared_concurrency or not (
+            self.worker_concurrency is None and self.partition_worker_concurrency is None
+        )
+
+    @property
+    def has_shared_concurrency(self) -> bool:
+        """Whether the end of a workflow may let another one start in another process."""
+        return self.global_concurrency is not None or self.partition_concurrency is not None
+
+    @property
     def has_shared_limits(self) -> bool:
         """Whether processes have to agree on how much may be claimed."""
-        return self.global_concurrency is not None or self.partition_concurrency is not None or self.is_rate_limited
+        return self.has_shared_concurrency or self.is_rate_limited
+
+
+class _WorkflowSchedule(TypedDict):
+    schedule_id: str
+    schedule_name: str
+    workflow_name: str
+    workflow_class_name: str | None
+    schedule: str
+    status: str
+    context: Any
+    last_fired_at: str | None
+    automatic_backfill: bool
+    cron_timezone: str | None
+    queue_name: str | None
+    application_name: str | None
+    shard_key: str | None
+
+
+class WorkflowSchedule(_WorkflowSchedule, total=False):
+    """A schedule, as `DBOS.get_schedule` and `DBOS.list_schedules` return it.
+
+    status: "ACTIVE" or "PAUSED".
+    context: What the workflow gets as second argument; its stored text if it cannot be read here.
+    last_fired_at: The nominal time of the last tick, in ISO 8601.
+    overlap, catch_up: See `DBOS.create_schedule`; None where it follows automatic_backfill.
+    problem: Why this process cannot run the schedule, or None.
+    """
+
+    overlap: Overlap
+    catch_up: CatchUp | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One row of `workflow_schedules`; `context` is serialized.
+
+    The table has no columns for the policies, which are ours: they follow the id, as `<id>?overlap=skip&catch_up=last`.
+    """
+
+    schedule_id: str
+    name: str
+    workflow_name: str
+    class_name: str | None
+    cron: str
+    status: str
+    context: str
+    last_fired_at: str | None
+    automatic_backfill: bool
+    timezone: str | None
+    queue_name: str | None
+    application_name: str | None
+
+    @property
+    def overlap(self) -> Overlap:
+        return "skip" if "skip" in self._policies("overlap") else "allow"
+
+    @property
+    def catch_up(self) -> CatchUp | None:
+        for policy in get_args(CatchUp):
+            if policy in self._policies("catch_up"):
+                known: CatchUp = policy
+                return known
+        return None
+
+    @property
+    def plain_id(self) -> str:
+        """The id without the policies."""
+        return self.schedule_id.partition("?")[0]
+
+    def _policies(self, name: str) -> list[str]:
+        _, _, query = self.schedule_id.partition("?")
+        return parse_qs(query).get(name, [])
+
+    @property
+    def definition(self) -> tuple[str | None, ...]:
+        """What the times and the work of the schedule depend on: a change begins a new count of ticks (03 R132)."""
+        return (self.workflow_name, self.class_name, self.cron, self.context, self.timezone, self.queue_name)
+
+    @property
+    def last_tick(self) -> datetime | None:
+        """When it last fired, in UTC; None for never, and for a text that is no time with an offset."""
+        try:
+            moment = None if self.last_fired_at is None else datetime.fromisoformat(self.last_fired_at)
+        except ValueError:
+            return None
+        return None if moment is None or moment.tzinfo is None else moment.astimezone(timezone.utc)
+
+    def with_id_of(self, known: Schedule) -> Schedule:
+        """The same with the id of the row it replaces, and its own policies."""
+        _, mark, policies = self.schedule_id.partition("?")
+        return replace(self, schedule_id=known.plain_id + mark + policies)
+
+
+def schedule_id_with(plain_id: str, overlap: Overlap, catch_up: CatchUp | None) -> str:
+    """The id of a schedule with these policies (see Schedule)."""
+    policies = {"overlap": None if overlap == "allow" else overlap, "catch_up": catch_up}
+    query = urlencode({name: policy for name, policy in policies.items() if policy is not None})
+    return f"{plain_id}?{query}" if query else plain_id

@@ -55,13 +55,21 @@ class SideLog:
 
 
 class Worker:
-    """A process of `worker.py`; killed when the block ends, if it has not ended by itself."""
+    """A process of `worker.py`, or another program; killed when the block ends, if it has not ended by itself."""
 
-    def __init__(self, url: str, log: SideLog, *, executor: str = "worker", lock_wait_seconds: float = 30) -> None:
+    def __init__(
+        self,
+        url: str,
+        log: SideLog,
+        *,
+        executor: str = "worker",
+        lock_wait_seconds: float = 30,
+        program: Path = WORKER,
+    ) -> None:
         self._errors = log.path.with_suffix(".stderr")
         with self._errors.open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, str(WORKER), url, str(log.path), executor, str(lock_wait_seconds)],
+                [sys.executable, str(program), url, str(log.path), executor, str(lock_wait_seconds)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -26,7 +26,7 @@ def test_a_process_paused_in_a_step_loses_its_workflow_to_the_one_that_takes_ove
         first.wait_until_paused()
         assert observer.recorded() == {("w", step) for step in range(1, PAUSED_AT)}
 
-        second.command("finish", ids=["w"])
+        second.command("finish", ids=["w"], take=True)
         second.expect("launched")
         outcome = second.next_message()
         second.wait()
@@ -51,7 +51,7 @@ def test_a_process_that_lost_its_workflow_cannot_write_a_step_the_new_owner_has_
         first.command("pause", id="w", kind=kind, steps=STEPS, at=PAUSED_AT)
         first.expect("launched")
         first.wait_until_paused()
-        second.command("finish", ids=["w"], at=PAUSED_AT)
+        second.command("finish", ids=["w"], at=PAUSED_AT, take=True)
         second.wait_until_paused()
         rows = rows_of(observer)
 
@@ -72,9 +72,51 @@ def test_a_process_that_lost_its_workflow_cannot_write_a_step_the_new_owner_has_
     assert [step for pid, (_, step) in executed if pid == second.pid] == list(range(PAUSED_AT, STEPS + 1))
 
 
-def rows_of(observer: Observer) -> list[object]:
+def test_a_process_that_stands_still_is_not_dead(database_url: str, tmp_path: Path) -> None:
+    log, observer = SideLog(tmp_path / "side.log"), Observer(database_url)
+    with ExitStack() as stack:
+        paused, killed, looker = [
+            stack.enter_context(Worker(database_url, log, executor=name)) for name in ("paused", "killed", "looker")
+        ]
+        paused.command("pause", id="w", kind="sync", steps=STEPS, at=PAUSED_AT)
+        paused.expect("launched")
+        paused.wait_until_paused()
+        rows = rows_of(observer)
+        killed.command("pause", id="other", kind="sync", steps=STEPS, at=PAUSED_AT)
+        killed.expect("launched")
+        killed.wait_until_paused()
+        looker.command("finish", ids=["other"])
+        looker.expect("launched")
+        killed.kill()
+        # It takes over what the killed one ran, so it has looked; and what the paused one runs stays.
+        outcome = looker.next_message()
+        assert outcome == {"other": ["SUCCESS", f"{sum(range(STEPS + 1))} from process {looker.pid}"]}
+        assert rows_of(observer, "w") == rows
+        paused.wake()
+        assert paused.next_message() == {"w": ["SUCCESS", f"{sum(range(STEPS + 1))} from process {paused.pid}"]}
+
+
+def test_a_launch_with_the_executor_id_of_a_live_process_leaves_its_work_alone(
+    database_url: str, tmp_path: Path
+) -> None:
+    log = SideLog(tmp_path / "side.log")
+    with Worker(database_url, log) as first, Worker(database_url, log) as second:
+        first.command("run", first=1, count=4, rounds=30)
+        first.expect("launched")
+        first.expect("started")
+        second.command("finish", ids=[f"long-{number}" for number in range(1, 5)])
+        second.expect("launched")
+        outcomes = first.next_message()
+        assert second.next_message() == outcomes
+    executed = log.executions()
+    assert {pid for pid, _ in executed} == {first.pid}
+    assert len(executed) == len({step for _, step in executed})
+
+
+def rows_of(observer: Observer, workflow_id: str = "%") -> list[object]:
+    """The rows of a workflow, or of all."""
     return [
-        observer.query(f"SELECT * FROM {{}}{table} ORDER BY 1, 2")
+        observer.query(f"SELECT * FROM {{}}{table} WHERE workflow_uuid LIKE '{workflow_id}' ORDER BY 1, 2")
         for table in ("workflow_status", "workflow_output", "operation_outputs")
     ]
 

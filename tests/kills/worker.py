@@ -8,7 +8,8 @@ It imports, then waits for one JSON command on its standard input, so a spare pr
     {"action": "run", "first": 0, "count": 8, "rounds": 20}
                                                       launch, run long orders, print their outcomes
     {"action": "finish", "ids": [...]}                launch, wait for workflows, print their outcomes;
-                                                      with "at": 5 pause this process in that step
+                                                      with "take": true take over what this executor id owns, even
+                                                      from the living; with "at": 5 pause this process in that step
     {"action": "pause", "id": "...", "kind": "sync", "steps": 10, "at": 5}
                                                       launch, run a workflow that pauses this process in a step
 
@@ -243,6 +244,8 @@ def main() -> None:
     elif action == "run":
         say(asyncio.run(run(**command)))
     elif action == "finish":
+        if command.get("take"):
+            DBOS._recover_pending_workflows([EXECUTOR])
         say({workflow_id: outcome(workflow_id) for workflow_id in command["ids"]})
     elif action == "pause":
         workflow_id = command.pop("id")

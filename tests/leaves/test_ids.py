@@ -62,3 +62,23 @@ def test_threads_never_make_the_same_id() -> None:
         thread.join()
     assert len({text for own in made for text in own}) == 20_000
     assert all(own == sorted(own) for own in made)
+
+
+def test_an_owner_token_is_a_uuid_that_begins_with_the_name_of_its_process() -> None:
+    process = ids.new_process()
+    new_token = ids.tokens_of(process)
+    tokens = [new_token() for _ in range(1000)]
+    assert len(set(tokens)) == 1000
+    for token in tokens:
+        parsed = uuid.UUID(token)
+        assert str(parsed) == token
+        # Version 8: nobody else's, since those with random content are of version 4 and those with the time of 7.
+        assert (parsed.version, parsed.variant) == (8, uuid.RFC_4122)
+        assert token[:18] == process
+
+
+def test_a_process_has_a_key_of_60_bits() -> None:
+    names = {ids.new_process() for _ in range(1000)}
+    assert len({ids.process_key(name) for name in names}) == len(names) == 1000
+    assert ids.process_key("12345678-9abc-8def") == 0x123456789ABCDEF
+    assert ids.process_key("ffffffff-ffff-8fff") == 2**60 - 1

@@ -140,11 +140,12 @@ def test_partitions_have_limits_of_their_own(app: type[DBOS]) -> None:
     """03 R61, R75, R83, R84."""
     meter = Meter()
     work = declare(meter, seconds=0.01)
-    DBOS.register_queue("mail", partition_concurrency=2, global_concurrency=5)
     handles = []
     for number in range(40):
         with SetEnqueueOptions(queue_partition_key=f"key {number % 4}"):
             handles.append(DBOS.enqueue_workflow("mail", work, number, key=str(number % 4)))
+    # Only now, so that every partition has more waiting than may run.
+    DBOS.register_queue("mail", partition_concurrency=2, global_concurrency=5)
     assert [handle.get_result() for handle in handles] == list(range(40))
     assert max(meter.most.values()) == 2
 

@@ -25,6 +25,7 @@ from dbos.error import (
     DBOSConflictingWorkflowError,
     DBOSException,
     DBOSQueueDeduplicatedError,
+    DBOSUnexpectedStepError,
     DBOSWorkflowFunctionNotFoundError,
     DBOSWorkflowIDInUseError,
 )
@@ -584,3 +585,187 @@ def test_a_deadline_is_inherited_unless_a_timeout_is_given(app: type[DBOS], data
     with pytest.raises(DBOSAwaitedWorkflowCancelledError):
         DBOS.retrieve_workflow(inherited).get_result()
     assert status_row(database_url, own)["status"] == "ENQUEUED"
+
+
+# --- what the rules say of the edges
+
+
+def test_an_option_that_is_none_or_unknown_counts_as_unset(app: type[DBOS], database_url: str) -> None:
+    """03 R30."""
+    declare_echo()
+    options: Any = {"workflow_name": "echo", "queue_name": NOWHERE, "priority": None, "workflow_id": None, "other": 1}
+    with SetEnqueueOptions(priority=4):
+        handle = DBOS.enqueue_workflow_with_options(options, 1)
+    assert status_row(database_url, handle.workflow_id)["priority"] == 4
+
+
+def test_the_delay_counts_from_when_the_options_are_made(app: type[DBOS], database_url: str) -> None:
+    """03 R34."""
+    echo = declare_echo()
+    options = SetEnqueueOptions(delay_seconds=3600)
+    until = int((time.time() + 3600) * 1000)
+    handles = []
+    for _ in range(2):
+        with options:
+            handles.append(DBOS.enqueue_workflow(NOWHERE, echo))
+    first, second = (status_row(database_url, handle.workflow_id)["delay_until_epoch_ms"] for handle in handles)
+    assert first == second <= until + 1
+
+
+def test_an_empty_key_beside_a_deduplication_id_is_accepted(app: type[DBOS], database_url: str) -> None:
+    """03 R37: the check ignores empty texts."""
+    echo = declare_echo()
+    with SetEnqueueOptions(queue_partition_key="", deduplication_id="d"):
+        handle = DBOS.enqueue_workflow(NOWHERE, echo)
+    row = status_row(database_url, handle.workflow_id)
+    assert (row["queue_partition_key"], row["deduplication_id"]) == ("", "d")
+
+
+def test_an_enqueue_that_is_refused_takes_no_step_id(app: type[DBOS], config: Config, database_url: str) -> None:
+    """03 R43."""
+    echo = declare_echo()
+
+    @DBOS.workflow()
+    def parent() -> str:
+        for options in (
+            {"duplication_policy": "return-existing"},
+            {"deduplication_id": "d", "queue_partition_key": "p"},
+        ):
+            with SetEnqueueOptions(**options), pytest.raises(DBOSException):  # type: ignore[arg-type]
+                DBOS.enqueue_workflow(NOWHERE, echo)
+        with pytest.raises(DBOSWorkflowFunctionNotFoundError):
+            DBOS.enqueue_workflow(NOWHERE, len, "x")
+        return DBOS.enqueue_workflow(NOWHERE, echo).workflow_id
+
+    with SetWorkflowID("p"):
+        assert parent() == "p-1"
+    assert replay(config, "p") == "p-1"
+
+
+def test_another_function_at_a_recorded_enqueue_is_refused(app: type[DBOS], config: Config, database_url: str) -> None:
+    """03 R44."""
+    echo = declare_echo()
+
+    @DBOS.workflow()
+    def parent() -> str:
+        return DBOS.enqueue_workflow(NOWHERE, echo).workflow_id
+
+    with SetWorkflowID("p"):
+        parent()
+    rows(database_url, "UPDATE operation_outputs SET function_name = 'another'")
+    with pytest.raises(DBOSUnexpectedStepError, match="another"):
+        replay(config, "p")
+
+
+def test_a_refused_id_is_recorded_and_replayed_but_not_a_conflict(
+    app: type[DBOS], config: Config, database_url: str
+) -> None:
+    """03 R45, R48, R49."""
+    echo = declare_echo()
+
+    @DBOS.workflow()
+    def other() -> None:
+        pass
+
+    @DBOS.workflow()
+    def parent() -> list[str]:
+        seen = []
+        with SetWorkflowID("w", workflow_id_reuse_policy="reject"):
+            try:
+                DBOS.enqueue_workflow(NOWHERE, echo)
+            except DBOSWorkflowIDInUseError as error:
+                seen.append(error.workflow_status)
+        with SetWorkflowID("w"):
+            try:
+                DBOS.enqueue_workflow(NOWHERE, other)
+            except DBOSConflictingWorkflowError:
+                seen.append("conflict")
+        return seen
+
+    with SetWorkflowID("w"):
+        DBOS.enqueue_workflow(NOWHERE, echo)
+    with SetWorkflowID("p"):
+        assert parent() == ["ENQUEUED", "conflict"]
+    (step,) = step_rows(database_url, "p")
+    assert step["error"] is not None
+    DBOS.cancel_workflow("w")
+    assert replay(config, "p") == ["ENQUEUED", "conflict"]
+
+
+def test_the_holder_of_a_deduplication_id_may_be_another_function(app: type[DBOS]) -> None:
+    """03 R53."""
+    echo = declare_echo()
+
+    @DBOS.workflow()
+    def other() -> None:
+        pass
+
+    with SetEnqueueOptions(deduplication_id="d", duplication_policy="return-existing"):
+        holder = DBOS.enqueue_workflow(NOWHERE, other)
+        assert DBOS.enqueue_workflow(NOWHERE, echo, 1).workflow_id == holder.workflow_id
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_a_timeout_of_nothing_ends_the_workflow_as_it_starts(
+    app: type[DBOS], database_url: str, seconds: float
+) -> None:
+    """03 R59: for an enqueue by name; around one by function SetWorkflowTimeout refuses it (see differences.md)."""
+    gate = Gate()
+
+    @DBOS.workflow(name="slow")
+    def slow() -> None:
+        gate.wait()
+        DBOS.sleep(60)
+
+    DBOS.register_queue("mail")
+    handle = DBOS.enqueue_workflow_with_options(
+        {"workflow_name": "slow", "queue_name": "mail", "workflow_timeout": seconds}
+    )
+    wait_for_status(database_url, handle.workflow_id, "CANCELLED")
+    gate.open()
+    with pytest.raises(DBOSAwaitedWorkflowCancelledError):
+        handle.get_result()
+
+
+@pytest.mark.parametrize("state", ["nothing", "constructed", "destroyed"])
+def test_enqueueing_needs_a_launched_application(config: Config, state: str) -> None:
+    """03 section 4.8."""
+    if state != "nothing":
+        DBOS(config=config)
+    echo = declare_echo()
+    if state == "destroyed":
+        DBOS.launch()
+        DBOS.destroy()
+    with pytest.raises(DBOSException):
+        DBOS.enqueue_workflow(NOWHERE, echo)
+    with pytest.raises(DBOSException):
+        DBOS.enqueue_workflow_with_options({"workflow_name": "echo", "queue_name": NOWHERE})
+    DBOS.destroy(destroy_registry=True)
+
+
+async def test_the_sync_form_works_on_an_event_loop(app: type[DBOS], database_url: str) -> None:
+    """03 section 4.8: it blocks the loop for a commit."""
+    echo = declare_echo()
+    handle = DBOS.enqueue_workflow(NOWHERE, echo)
+    assert status_row(database_url, handle.workflow_id)["status"] == "ENQUEUED"
+
+
+def test_an_enqueue_by_an_execution_that_lost_its_workflow_writes_nothing(app: type[DBOS], database_url: str) -> None:
+    """03 R46."""
+    echo = declare_echo()
+    taken, go_on = Gate(), Gate()
+
+    @DBOS.workflow()
+    def parent() -> str:
+        taken.open()
+        go_on.wait()
+        return DBOS.enqueue_workflow(NOWHERE, echo).workflow_id
+
+    with SetWorkflowID("p"):
+        handle = DBOS.start_workflow(parent)
+    taken.wait()
+    rows(database_url, "UPDATE workflow_status SET status = 'CANCELLED', owner_xid = NULL")
+    go_on.open()
+    with pytest.raises(DBOSAwaitedWorkflowCancelledError):
+        handle.get_result()
+    assert [row["workflow_uuid"] for row in rows(database_url, "SELECT workflow_uuid FROM workflow_status")] == ["p"]

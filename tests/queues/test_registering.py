@@ -441,3 +441,80 @@ def test_a_change_of_a_limit_takes_effect_without_a_restart(app: type[DBOS]) -> 
 def test_configuration_errors_are_no_value_errors(config: Config) -> None:
     with pytest.raises(DBOSInitializationError):
         DBOS(config=config | {"name": "x"})
+
+
+@pytest.mark.parametrize("options", [{}, {"worker_concurrency": -1}, {"limiter": {"limit": 0, "period": 0}}])
+def test_what_is_not_checked(app: type[DBOS], options: dict[str, Any]) -> None:
+    """03 R5."""
+    DBOS.register_queue("", **options)
+    assert [queue.name for queue in DBOS.list_queues()] == [""]
+
+
+def test_the_first_mistake_is_the_one_that_is_told(app: type[DBOS]) -> None:
+    """03 R4: in this order."""
+    wrong: Config = {
+        "concurrency": 1,
+        "global_concurrency": 1,
+        "partition_concurrency": 0,
+        "partition_worker_concurrency": 9,
+        "worker_concurrency": 5,
+        "polling_interval_sec": 0,
+    }
+    told = []
+    for name, mended in (
+        ("_dbos_x", {}),
+        ("x", {}),
+        ("x", {"concurrency": None}),
+        ("x", {"partition_concurrency": 6}),
+        ("x", {"partition_worker_concurrency": 6}),
+        ("x", {"partition_worker_concurrency": 5}),
+        ("x", {"worker_concurrency": None}),
+        ("x", {"partition_concurrency": None}),
+        ("x", {"partition_worker_concurrency": None}),
+    ):
+        wrong |= mended
+        with pytest.raises(ValueError, match=r"Queue|former") as caught:
+            DBOS.register_queue(name, **wrong)
+        told.append(str(caught.value).partition(": ")[2] or str(caught.value))
+    assert told == [
+        "Queue names that start with '_dbos_' are reserved; '_dbos_x' is one",
+        "concurrency (1) is the former name of global_concurrency (1); give one of the two",
+        "partition_concurrency must be at least 1, not 0",
+        "partition_worker_concurrency (9) must not be above partition_concurrency (6)",
+        "partition_worker_concurrency (6) must not be above worker_concurrency (5)",
+        "worker_concurrency (5) must not be above global_concurrency (1)",
+        "partition_concurrency (6) must not be above global_concurrency (1)",
+        "partition_worker_concurrency (5) must not be above global_concurrency (1)",
+        "polling_interval_sec must be above 0, not 0",
+    ]
+
+
+def test_a_first_registration_is_logged_with_its_limits(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    """03 R13: and whether this process listens to the queue."""
+    DBOS(config=config | {"log_level": "INFO"})
+    DBOS.listen_queues(["mail"])
+    DBOS.launch()
+    DBOS.logger.addHandler(caplog.handler)
+    for _ in range(2):
+        DBOS.register_queue("mail", worker_concurrency=7)
+        DBOS.register_queue("print")
+    DBOS.logger.removeHandler(caplog.handler)
+    mail, other = [message for message in caplog.messages if message.startswith("Registered")]
+    assert "'mail'" in mail
+    assert "worker_concurrency=7" in mail
+    assert mail.endswith("this process listens to it")
+    assert other.endswith("this process does not listen to it")
+    DBOS.destroy(destroy_registry=True)
+
+
+async def test_a_queue_read_or_changed_on_an_event_loop_warns(
+    app: type[DBOS], dbos_log: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """03 R19: and works."""
+    queue = await DBOS.register_queue_async("mail", worker_concurrency=2)
+    await queue.set_worker_concurrency_async(3)
+    assert await queue.get_worker_concurrency_async() == 3
+    assert caplog.messages == []
+    queue.set_worker_concurrency(4)
+    assert queue.worker_concurrency == 4
+    assert ["changed" in message or "read" in message for message in caplog.messages] == [True, True]

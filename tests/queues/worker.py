@@ -1,11 +1,28 @@
-"""A process that serves queues: `python worker.py <database_url> <executor id> <version>`, until its input ends."""
+"""A process that serves queues until its input ends.
+
+    python worker.py <database_url> <executor id> <version> [report]
+
+The report is a JSON file of `[workflow id, began, ended]` of every "timed" workflow.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from pathlib import Path
 
 from dbos import DBOS
+
+# list.append is atomic, so one list serves all threads.
+seen: list[tuple[str | None, float, float]] = []
+
+
+@DBOS.workflow(name="timed")
+def timed(seconds: float) -> None:
+    began = time.time()
+    time.sleep(seconds)  # the work
+    seen.append((DBOS.workflow_id, began, time.time()))
 
 
 @DBOS.workflow(name="busy")
@@ -21,7 +38,7 @@ def noted(sent_at: float) -> float:
 
 
 def main() -> None:
-    database_url, executor_id, version = sys.argv[1:]
+    database_url, executor_id, version, *report = sys.argv[1:]
     DBOS(
         config={
             "name": "test-app",
@@ -35,6 +52,8 @@ def main() -> None:
     print("ready", flush=True)
     sys.stdin.read()
     DBOS.destroy()
+    if report:
+        Path(report[0]).write_text(json.dumps(seen))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from dbos.records import Record, StepCompleted, WorkflowFinished
+from dbos.records import Bounce, Record, StepCompleted, WorkflowFinished
 from dbos.storage.database import SqlStore
 from dbos.storage.migrate import connect_sqlite, migrate_sqlite
 from dbos.storage.sqlite import SqliteConnections
@@ -61,6 +61,11 @@ class SimulatedDatabase:
         rows = self.rows("SELECT owner_xid FROM workflow_status WHERE workflow_uuid = ?", workflow_id)
         return rows[0][0] if rows else None
 
+    def owned_by(self, processes: Sequence[str]) -> list[str]:
+        """The running workflows of processes."""
+        rows = self.rows("SELECT workflow_uuid, owner_xid FROM workflow_status WHERE status = 'PENDING'")
+        return [workflow_id for workflow_id, token in rows if token[:18] in processes]
+
     def has_step(self, workflow_id: str, step_id: int) -> bool:
         sql = "SELECT 1 FROM operation_outputs WHERE workflow_uuid = ? AND function_id = ?"
         return bool(self.rows(sql, workflow_id, step_id))
@@ -83,6 +88,15 @@ class SimulatedDatabase:
         if record.parent is None:
             return True
         return self.owner(record.parent.workflow_id) == record.parent.owner_token
+
+    def trace_of_bounce(self, bounce: Bounce) -> Any:
+        """What a bounce could change."""
+        waiting = self.rows(
+            "SELECT w.*, i.inputs FROM workflow_status AS w JOIN workflow_input AS i USING (workflow_uuid) "
+            "WHERE w.workflow_uuid = ?",
+            bounce.workflow_id,
+        )
+        return waiting, None if bounce.step is None else self.trace(bounce.step)
 
     def trace(self, record: Record) -> Any:
         """What a record could change, to compare before and after a commit that must not change it."""

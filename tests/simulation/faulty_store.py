@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dbos.records import Answer, Record, StepCompleted, Verdict
+from dbos.records import Answer, Bounce, Record, StepCompleted, Verdict
 from dbos.storage.store import StoreRefused, StoreUnavailable
 
 from .virtual import SimulatedCrash, current_actor
@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 WRITES = {
     "enqueue_workflows",
     "requeue_pending",
+    "requeue_dead",
     "claim_workflows",
+    "create_schedule",
+    "delete_schedule",
+    "set_schedule_status",
+    "fire_schedules",
     "dead_letter",
     "cancel_workflows",
     "cancel_overdue",
     "resume_workflows",
     "promote_delayed",
     "set_workflow_delay",
+    "bounce",
     "register_queue",
     "update_queue",
     "delete_queue",
@@ -63,20 +69,52 @@ class FaultyStore:
                 world.violate(f"{record!r} was written by {self._process}, which does not own the workflow")
         return answers
 
+    def join(self, process: str) -> bool:
+        self._process.join(process)
+        return True
+
+    def is_shared(self) -> bool:
+        return self._process.has_company
+
+    def find_dead(self, processes: Sequence[str], *, patient: bool) -> list[str]:
+        living = self._process.world.living
+        found: list[str] = self._read(lambda: [process for process in processes if process not in living])
+        return found
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         operation = getattr(self._store, name)
         if name in WRITES:
 
             def change(*args: Any, **kwargs: Any) -> Any:
+                if name == "bounce":
+                    return self._bounce(*args)
+                world = self._process.world
+                lost = world.database.owned_by(args[0]) if name == "requeue_dead" else []
                 answer = operation(*args, **kwargs)
                 if name == "requeue_pending":
-                    self._process.world.note_requeued(answer)
+                    world.note_requeued(answer)
+                elif name == "requeue_dead":
+                    assert len(answer) == len(lost)
+                    world.note_requeued(lost)
+                    world.taken_over += len(lost)
                 elif name == "resume_workflows":
-                    self._process.world.note_requeued(args[0])
+                    world.note_requeued(args[0])
                 return answer
 
             return lambda *args, **kwargs: self._change(name, lambda: change(*args, **kwargs))
         return lambda *args, **kwargs: self._read(lambda: operation(*args, **kwargs))
+
+    def _bounce(self, bounce: Bounce, now_ms: int) -> Verdict | None:
+        world = self._process.world
+        is_fenced = bounce.step is not None and not world.database.may_write(bounce.step)
+        before = world.database.trace_of_bounce(bounce)
+        answer = self._store.bounce(bounce, now_ms)
+        if is_fenced and (answer is not Verdict.FENCED or world.database.trace_of_bounce(bounce) != before):
+            world.violate(f"{bounce!r} by {self._process}, which does not own the workflow, was answered {answer}")
+        if answer is Verdict.FENCED:
+            assert bounce.step is not None
+            world.note_answer(bounce.step, answer)
+        return answer
 
     def _read(self, operation: Callable[[], Any]) -> Any:
         process = self._process

@@ -30,9 +30,17 @@ process_here: contextvars.ContextVar[Process | None] = contextvars.ContextVar("p
 class Process:
     """An engine on the world's database, and everything that runs in it."""
 
-    def __init__(self, world: World, number: int, registry: Registry) -> None:
+    def __init__(self, world: World, number: int, registry: Registry, executor_id: str = "simulated") -> None:
         self.world = world
         self.number = number
+        self.executor_id = executor_id
+        # What others know it by, once it has launched.
+        self.name: str | None = None
+        # Whether it has ever run beside another one.
+        self.has_company = False
+        # It dies at this point of its own, counted from 1.
+        self.dies_at: int | None = None
+        self._points = 0
         self.loop = world.loop
         self.dead = False
         self.died: asyncio.Future[None] = self.loop.create_future()
@@ -54,7 +62,7 @@ class Process:
             registry,
             store,
             application_version="v1",
-            executor_id="simulated",
+            executor_id=self.executor_id,
             clock=clock,
         )
         engine.workers = SimulatedWorkers(self)
@@ -73,11 +81,27 @@ class Process:
         """Recover and start the services, in a thread of the process, as a launch does."""
         return self.spawn(self.engine.start)
 
+    def join(self, name: str) -> None:
+        """From now on others see that it is alive, until it dies or loses its connection."""
+        self.name = name
+        self.world.living.add(name)
+
+    def seem_dead(self) -> None:
+        """The connection that shows others that it is alive is lost."""
+        if self.name is not None:
+            self.world.living.discard(self.name)
+
+    def seem_alive(self) -> None:
+        """It has that connection again."""
+        if self.name is not None and not self.dead:
+            self.world.living.add(self.name)
+
     def kill(self) -> None:
         """Nothing of this process gets any further."""
         if self.dead:
             return
         self.dead = True
+        self.seem_dead()
         if not self.died.done():
             self.died.set_result(None)
         self.thaw()
@@ -117,7 +141,8 @@ class Process:
         number = self.world.count_point(label)
         if self.world.faults.freezes(number):
             self.freeze()
-        if self.world.faults.crashes(number):
+        self._points += 1
+        if self._points == self.dies_at or self.world.faults.crashes(number):
             self.world.note_crash()
             self.kill()
             raise SimulatedCrash()

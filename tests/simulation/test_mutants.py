@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from dbos.engine import dispatcher, waiting, workflows
+from dbos.engine import debouncing, dispatcher, waiting, workflows
 from dbos.engine.execution import Execution
 from dbos.engine.steps import record_step
-from dbos.records import StepCompleted, Verdict
+from dbos.ids import new_id
+from dbos.records import Bounce, StepCompleted, Verdict
 from dbos.storage import sqlite
 from dbos.storage.database import SqlStore
 
-from . import machine, test_two_executions
+from . import machine, test_survivors, test_two_executions
 from .checks import BY_NAME, baselines, problems
 from .faults import Faults, seeded
 from .virtual import Stuck, resolve
@@ -40,6 +41,12 @@ def schedules(*names: str) -> Iterator[tuple[str, Result]]:
 def takeovers() -> Iterator[tuple[str, Result]]:
     for seed in range(400):
         scenario, _, result = test_two_executions.run(seed)
+        yield scenario.name, result
+
+
+def survivors() -> Iterator[tuple[str, Result]]:
+    for seed in range(100):
+        scenario, _, result = test_survivors.run(seed)
         yield scenario.name, result
 
 
@@ -137,6 +144,41 @@ def go_on_after_being_fenced(patch: Patch) -> None:
     patch.setattr("dbos.engine.steps.record_step", record)
 
 
+def bounce_for_anybody(patch: Patch) -> None:
+    change_statements(patch, "bounce", " AND p.owner_xid = ?11")
+
+
+def bounce_without_the_step(patch: Patch) -> None:
+    """The step follows in a transaction of its own."""
+    original = SqlStore.bounce
+
+    def bounce(self: SqlStore, bounce: Bounce, now_ms: int) -> Any:
+        if bounce.step is None:
+            return original(self, bounce, now_ms)
+        answer = original(self, dataclasses.replace(bounce, step=None), now_ms)
+        return answer if answer is None else self.commit([bounce.step])[0]
+
+    patch.setattr(SqlStore, "bounce", bounce)
+
+
+def give_ids_back_at_once(patch: Patch) -> None:
+    """Before the calls that are gathered with this one have drawn theirs."""
+
+    def give_back(engine: Any, parent: Any, step_id: Any) -> Any:
+        parent.give_back(step_id)
+        yield from ()
+
+    patch.setattr(debouncing, "_give_back", give_back)
+
+
+def take_nothing_over(patch: Patch) -> None:
+    patch.setattr(SqlStore, "requeue_dead", lambda *args: [])
+
+
+def make_tokens_without_a_name(patch: Patch) -> None:
+    patch.setattr("dbos.engine.engine.tokens_of", lambda process: new_id)
+
+
 MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Result]]]]] = [
     (replay_nothing, lambda: crashes("sequence_of_steps")),
     (answer_before_the_commit, lambda: crashes("sequence_of_steps")),
@@ -147,6 +189,11 @@ MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Re
     (let_losers_keep_results, takeovers),
     (start_children_without_the_parents_row, lambda: crashes("children")),
     (go_on_after_being_fenced, takeovers),
+    (bounce_for_anybody, takeovers),
+    (bounce_without_the_step, takeovers),
+    (give_ids_back_at_once, lambda: crashes("gathered_debounces")),
+    (take_nothing_over, survivors),
+    (make_tokens_without_a_name, survivors),
 ]
 
 

@@ -104,6 +104,10 @@ class World:
         self.froze = asyncio.Event()
         self.crashes = 0
         self.handovers = 0
+        # The names of the processes that others see to be alive.
+        self.living: set[str] = set()
+        # Workflows handed back because their process was gone, while another one ran.
+        self.taken_over = 0
         self.points: list[str] = []
         self.violations: list[str] = []
         self._version = first_version
@@ -189,6 +193,10 @@ class World:
         """Freeze the first process where the faults say, let a second take over, then let the first go on."""
         return self._run(self._run_takeover(takeover_after, thaw_after))
 
+    def run_beside(self, dies_at: int) -> Result:
+        """Two processes with different executor ids; the first dies at a point of its own, and nobody replaces it."""
+        return self._run(self._run_survivor(dies_at))
+
     def _run(self, main: Any) -> Result:
         with _simulated_state(self), _errors_watched(self):
             random.seed(self._seed)
@@ -241,18 +249,33 @@ class World:
             return
         await asyncio.sleep(takeover_after)
         self.handovers += 1
+        # A process that stands still is alive. Only if others lose sight of it as well do they take it for dead.
+        first.seem_dead()
         second = self._launch()
         await asyncio.sleep(thaw_after)
+        first.seem_alive()
         first.thaw()
         await self._run_to_the_end(first, second)
 
-    def _launch(self) -> Process:
+    async def _run_survivor(self, dies_at: int) -> None:
+        first = self._launch("first")
+        first.dies_at = dies_at
+        second = self._launch("second")
+        # Also when the first dies before its clients have asked: those of the second ask for the same.
+        await self._settle([second])
+        if not first.dead:
+            await self._settle([first])
+
+    def _launch(self, executor_id: str = "simulated") -> Process:
         """A new process: it recovers, and the clients ask again for what they asked before."""
         registry, self._functions = self.scenario.build(self._version)
         self._registry = registry
         self._launched_at_ms = self.database.store._db.now_ms()
         state.registry = registry
-        process = Process(self, len(self._processes), registry)
+        process = Process(self, len(self._processes), registry, executor_id)
+        for other in self._processes:
+            if not other.dead:
+                other.has_company = process.has_company = True
         self._processes.append(process)
         started = process.start()
         process.clients = [self._start_client(process, started, root) for root in self.scenario.roots]

@@ -15,6 +15,7 @@ from psycopg.rows import dict_row
 from dbos.config import resolve
 from dbos.storage.database import SqlStore
 from dbos.storage.opening import open_store
+from dbos.storage.sqlite import add_functions
 from tests.databases import fresh_postgres_url, fresh_sqlite_url, path_of
 from tests.storage.making import TABLES, Rows
 
@@ -44,6 +45,7 @@ def open_url(url: str) -> Opened:
     if store.backend == "sqlite":
         lite = sqlite3.connect(path_of(url), timeout=30, isolation_level=None)
         lite.row_factory = sqlite3.Row
+        add_functions(lite)
         return Opened(store, lite)
     options = "-c search_path=dbos"
     return Opened(store, psycopg.connect(url, autocommit=True, row_factory=dict_row, options=options))

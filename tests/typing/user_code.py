@@ -14,6 +14,7 @@ from typing_extensions import assert_type
 from dbos import (
     DBOS,
     DBOSConfiguredInstance,
+    Debouncer,
     EnqueueItem,
     SetWorkflowID,
     SetWorkflowTimeout,
@@ -213,6 +214,26 @@ async def run_steps_async() -> None:
     assert_type(await DBOS.reserve_step().run_async(None, plain, "a", times=2), float)
     await DBOS.reserve_step().run_async(None, plain_async, 1)  # error
     await DBOS.run_step_async(None, plain_async, 1)  # error
+
+
+# --- debouncing
+
+
+def debounce() -> None:
+    debouncer = Debouncer.create(checkout, debounce_timeout_sec=60, queue="q")
+    assert_type(debouncer.debounce("key", 1.5, "a", gift=True), WorkflowHandle[int])
+    debouncer.debounce("key", 1.5, 5)  # error
+    debouncer.debounce("key", 1.5)  # error
+    debouncer.debounce(5, 1.5, "a")  # error
+    by_name: Debouncer[[str], int] = Debouncer("checkout")
+    assert_type(by_name.debounce("key", 1, "a").get_result(), int)
+    Debouncer("checkout").debounce("key", 1, "a", anything=True)
+
+
+async def debounce_async() -> None:
+    debouncer = Debouncer.create_async(checkout_async)
+    assert_type(await debouncer.debounce_async("key", 1.5, "a", 3), WorkflowHandleAsync[list[str]])
+    await debouncer.debounce_async("key", 1.5, 3)  # error
 
 
 # --- everything else

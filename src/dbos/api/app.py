@@ -20,10 +20,12 @@ from .bulk import BulkCalls
 from .calls import WorkflowCalls
 from .enqueueing import EnqueueCalls
 from .kafka import KafkaCalls
+from .listing import ListingCalls
 from .management import ManagementCalls
 from .queues import QueueCalls
 from .results import ResultCalls
 from .runtime import classproperty, state
+from .schedules import ScheduleCalls
 from .starting import StartCalls
 from .steps import StepCalls
 
@@ -32,7 +34,17 @@ if TYPE_CHECKING:
 
 
 class DBOS(
-    StartCalls, StepCalls, WorkflowCalls, ResultCalls, ManagementCalls, EnqueueCalls, BulkCalls, QueueCalls, KafkaCalls
+    StartCalls,
+    StepCalls,
+    WorkflowCalls,
+    ResultCalls,
+    ListingCalls,
+    ManagementCalls,
+    EnqueueCalls,
+    BulkCalls,
+    QueueCalls,
+    KafkaCalls,
+    ScheduleCalls,
 ):
     """The durable-workflow application of this process.
 

@@ -11,7 +11,7 @@ from ..engine.running_loop import refuse_running_loop
 from ..error import DBOSException, DBOSNonExistentWorkflowError
 from ..serialization import check_text
 from ..storage.store import Store
-from ..types import INTERNAL_QUEUE_NAME, VersionInfo
+from ..types import VersionInfo
 from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync
 from .runtime import blocking, check_ids, check_unsharded, current_engine, engine_here, run, run_async, twin
 
@@ -72,9 +72,12 @@ def _resume(engine: Engine, workflow_ids: list[str], queue_name: str | None) -> 
     missing = [workflow_id for workflow_id in workflow_ids if workflow_id not in set(existing)]
     if missing:
         raise DBOSNonExistentWorkflowError("target", ", ".join(missing))
-    queue = queue_name or INTERNAL_QUEUE_NAME
-    yield Read(lambda store: store.resume_workflows(workflow_ids, queue, engine.clock.now_ms()))
-    engine.dispatcher.wake()
+    queues: list[str] = yield Read(
+        lambda store: store.resume_workflows(workflow_ids, queue_name or None, engine.clock.now_ms())
+    )
+    engine.dispatcher.note_queued(queues)
+    if queue_name:
+        engine.dispatcher.warnings.note(queue_name, None, engine.settings.name)
 
 
 def _set_workflow_delay(
@@ -184,7 +187,9 @@ class ManagementCalls:
         Finished ones stay as they are.
 
         Args:
-            queue_name: The queue to put them on; default one without limits.
+            queue_name: The queue to put them on; whether anybody serves it is not checked. Default the queue on which
+                they were when they were cancelled or given up, with their partition key and under its limits. What was
+                on none, and what waits or runs, is taken past its queue: at once, and without limits.
 
         Raises:
             DBOSNonExistentWorkflowError: one of them does not exist; nothing changes then.

@@ -100,6 +100,13 @@ def ask(query: Callable[[Store], T]) -> T:
     return run(engine_here(), plan())
 
 
+def warn_of_other_owner(name: str, owner: str | None, what: str) -> None:
+    """Any process may change any queue (03 R16, R22). It shall not happen unnoticed."""
+    own = engine_here().settings.name
+    if owner not in (None, own):
+        logger.warning("Queue %r, which application %r has %s, belongs to application %r", name, own, what, owner)
+
+
 async def in_thread(function: Callable[[], T]) -> T:
     return await engine_here().loops.in_thread(function)
 
@@ -109,6 +116,8 @@ async def in_thread(function: Callable[[], T]) -> T:
 
 class Queue:
     """A registered queue. Its limits are read from the database whenever they are asked for.
+
+    A setter also changes a queue of another application, with a warning that names the owner.
 
     Attributes:
         name: Its address, the same for all applications.
@@ -140,6 +149,8 @@ class Queue:
 
     def _change(self, field: str, value: Any, *, must_exist: bool = True) -> None:
         engine = engine_here()
+        if running_loop() is not None:
+            logger.warning("Queue %r is changed on a running event loop, which waits for the database", self.name)
         while True:
             name = self.name
             found = ask(lambda store: store.find_queue(name))
@@ -151,6 +162,7 @@ class Queue:
             check_numbers(changed)
             check(changed, field)
             if ask(lambda store: store.update_queue(changed, engine.clock.now_ms())):
+                warn_of_other_owner(name, found.application_name, f"changed ({field})")
                 break
         engine.dispatcher.read_configuration_now()
 

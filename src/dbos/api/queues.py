@@ -10,7 +10,17 @@ from ..error import DBOSException
 from ..logs import logger
 from ..serialization import check_text
 from ..types import QueueConfig
-from .queue import Queue, QueueRateLimit, ask, check, check_numbers, in_thread, make_queue, rate_limit
+from .queue import (
+    Queue,
+    QueueRateLimit,
+    ask,
+    check,
+    check_numbers,
+    in_thread,
+    make_queue,
+    rate_limit,
+    warn_of_other_owner,
+)
 from .runtime import engine_here, state
 
 if TYPE_CHECKING:
@@ -198,7 +208,10 @@ class QueueCalls:
 
     @classmethod
     def delete_queue(cls, name: str) -> None:
-        """Forget a queue. Workflows that run go on; those that wait stay, and start when it is registered again."""
+        """Forget a queue. Workflows that run go on; those that wait stay, and start when it is registered again.
+
+        A queue of another application is deleted too, with a warning that names the owner.
+        """
         refuse_running_loop("delete_queue")
         _delete(name)
 
@@ -248,5 +261,5 @@ def _list(application_name: str | list[str] | None) -> list[Queue]:
 
 def _delete(name: str) -> None:
     check_text(name, "queue name")
-    ask(lambda store: store.delete_queue(name))
+    warn_of_other_owner(name, ask(lambda store: store.delete_queue(name)), "deleted")
     engine_here().dispatcher.read_configuration_now()

@@ -47,6 +47,9 @@ def _list_workflow_steps(
         load_output: False leaves `output` and `error` None and does not read them.
         limit, offset: Which of them; default all.
 
+    Raises:
+        DBOSQueryTimeoutError: it took longer than `observability_query_timeout_sec` (Postgres).
+
     Durability: in workflow code recorded as one step.
     """
     check_unsharded(shard_key)

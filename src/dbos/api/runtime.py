@@ -80,18 +80,19 @@ def check_ids(*workflow_ids: str) -> None:
         check_text(workflow_id, "workflow id")
 
 
-def check_unsharded(shard_key: str | None) -> None:
+def check_unsharded(shard_key: str | list[str] | None) -> None:
     """Refuse shard keys, which only a sharded system database accepts."""
     if shard_key is not None:
         raise DBOSException(f"A shard key was given ({shard_key!r}), but the system database is not sharded")
 
 
-def blocking(name: str, operation: Callable[P, Plan[T]]) -> staticmethod[P, T]:
-    """The blocking form of an operation given as a plan; refuses to block an event loop."""
+def blocking(name: str, operation: Callable[P, Plan[T]], *, in_loops: bool = False) -> staticmethod[P, T]:
+    """The blocking form of an operation given as a plan; refuses to block an event loop unless `in_loops`."""
 
     @functools.wraps(operation)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        refuse_running_loop(name)
+        if not in_loops:
+            refuse_running_loop(name)
         return run(engine_here(), operation(*args, **kwargs))
 
     call.__name__ = call.__qualname__ = name

@@ -17,18 +17,7 @@ R = TypeVar("R")
 
 
 def _target(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Target:
-    context = current_context() or Context()
-    options = context.options
-    misplaced = [
-        name
-        for name, value in (
-            ("deduplication_id", options.deduplication_id),
-            ("priority", options.priority),
-            ("queue_partition_key", options.queue_partition_key),
-            ("delay_seconds", options.delay_until_epoch_ms),
-        )
-        if value is not None
-    ]
+    misplaced = (current_context() or Context()).options.for_queues()
     if misplaced:
         raise DBOSException(
             f"start_workflow cannot use the enqueue options {', '.join(misplaced)}: they need a queue. Use "

@@ -173,7 +173,9 @@ def _record(
 ) -> WorkflowStarted:
     model = models.get(id(request.like))
     if model is not None:
-        inputs = encode_inputs(engine, request.name, workflow_id, request.args, request.kwargs, model.serialization)
+        assert model.serialization is not None
+        which = f"id {workflow_id}"
+        inputs = encode_inputs(engine, request.name, which, request.args, request.kwargs, model.serialization)
         return model.like(workflow_id, token, inputs)
     if request.options is not context.options:
         context = Context(context.execution, None, context.identity, request.options)

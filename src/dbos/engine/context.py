@@ -67,6 +67,16 @@ class Options:
     queue_partition_key: str | None = None
     delay_until_epoch_ms: int | None = None
 
+    def for_queues(self) -> list[str]:
+        """Those that are set and mean something on a queue only, as `SetEnqueueOptions` calls them."""
+        values = {
+            "deduplication_id": self.deduplication_id,
+            "priority": self.priority,
+            "queue_partition_key": self.queue_partition_key,
+            "delay_seconds": self.delay_until_epoch_ms,
+        }
+        return [name for name, value in values.items() if value is not None]
+
 
 NO_OPTIONS = Options()
 

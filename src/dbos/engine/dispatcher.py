@@ -7,13 +7,14 @@ Once per interval a single statement asks for all queues together whether anythi
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..ids import new_id
-from ..types import INTERNAL_QUEUE_NAME, Claim, ClaimedWorkflow, QueueConfig
+from ..types import INTERNAL_QUEUE_NAME, Claim, ClaimedWorkflow, QueueConfig, StepRecord
 from .execution import STEP_WINDOW
+from .queue_warnings import QueueWarnings
 from .services import Service
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ CLAIM_SIZE = 250
 ENOUGH_RUNNING = 1000
 # How often the configurations of all queues are read.
 CONFIGURATION_MS = 1000
+# The safety net takes at most one part in so many of the time: it may have to go past a million workflows that wait for
+# another version.
+LOOKING_SHARE = 10
 
 INTERNAL_QUEUE = QueueConfig(INTERNAL_QUEUE_NAME)
 
@@ -39,22 +43,31 @@ class Dispatcher(Service):
         super().__init__(engine)
         # The names given to `listen_queues`; None is every queue of the application.
         self.listens_to: frozenset[str] | None = None
+        self.warnings = QueueWarnings(self.read_configuration_now)
         self._lock = threading.RLock()
         # Queues without a row, which this process serves whatever it listens to.
         self._internal: dict[str, QueueConfig] = {INTERNAL_QUEUE_NAME: INTERNAL_QUEUE}
         self._queues: dict[str, QueueConfig] = dict(self._internal)
         # Queues to look at in the next turn.
         self._due: set[str] = {INTERNAL_QUEUE_NAME}
-        # Queues on which more may wait than their limits, or this process, let start.
+        # Queues on which more may wait than their limits let start.
         self._held_back: set[str] = set()
+        # Queues on which more may wait than this process has threads for, or wants.
+        self._crowded: set[str] = set()
         # When the rate limit of a queue lets the next one start.
         self._windows_ms: dict[str, int] = {}
         # What runs here, by queue and partition.
         self._running: dict[str, dict[str | None, int]] = {}
         self._configured_at_ms = 0
         self._looked_at_ms = 0
+        self._look_not_before_ms = 0
         # Of a claim whose answer was lost.
         self._token: str | None = None
+
+    @staticmethod
+    def is_internal(queue_name: str) -> bool:
+        """Whether this process serves the queue without any registration."""
+        return queue_name == INTERNAL_QUEUE_NAME
 
     # --- what has happened
 
@@ -82,25 +95,41 @@ class Dispatcher(Service):
             partitions[partition_key] = partitions.get(partition_key, 0) + 1
 
     def note_ended(self, queue_name: str, partition_key: str | None) -> None:
-        """A workflow claimed from the queue has given up its place, and its slot in this process."""
+        """A workflow claimed from the queue has given up its place."""
         with self._lock:
             partitions = self._running[queue_name]
             partitions[partition_key] -= 1
             if not partitions[partition_key]:
                 del partitions[partition_key]
-            if not self._held_back:
+            due = set(self._crowded)
+            queue = self._queues.get(queue_name)
+            if queue_name in self._held_back and queue is not None and queue.has_concurrency:
+                due.add(queue_name)
+            self._due |= due
+        if due:
+            self.wake()
+
+    def note_thread_free(self) -> None:
+        """A thread of this process could begin a workflow."""
+        with self._lock:
+            if not self._crowded:
                 return
-            self._due |= self._held_back
+            self._due |= self._crowded
         self.wake()
 
-    def note_freed_elsewhere(self) -> None:
-        """Another process has finished something: limits that are shared may have room."""
+    def note_freed_elsewhere(self, queue_names: Iterable[str] | None) -> None:
+        """Another process has given back places of these queues, or of queues it does not name."""
         with self._lock:
-            held_back = {name for name in self._held_back if self._queues[name].has_shared_limits}
-            if not held_back:
-                return
-            self._due |= held_back
-        self.wake()
+            due = self._held_back.intersection(self._held_back if queue_names is None else queue_names)
+            due = {name for name in due if self._queues[name].has_shared_concurrency}
+            self._due |= due
+        if due:
+            self.wake()
+
+    def shared_queue(self, queue_name: str | None) -> str | None:
+        """The queue, if other processes may wait for a place on it."""
+        queue = None if queue_name is None else self._queues.get(queue_name)
+        return queue_name if queue is not None and queue.has_shared_concurrency else None
 
     def look_now(self) -> None:
         """Something changed in the database: ask which queues have something waiting."""
@@ -129,9 +158,10 @@ class Dispatcher(Service):
             due |= {name for name, window_ms in self._windows_ms.items() if window_ms <= now_ms}
             queues = dict(self._queues)
         interval_ms = int(1000 * min(queue.polling_interval_seconds for queue in queues.values()))
-        if now_ms - self._looked_at_ms >= interval_ms:
+        if now_ms >= max(self._looked_at_ms + interval_ms, self._look_not_before_ms):
             self._looked_at_ms = now_ms
-            due.update(engine.store.find_waiting_queues(list(queues), engine.settings.name))
+            due.update(engine.store.find_waiting_queues(list(queues), self._claim_of("", 0)))
+            self._look_not_before_ms = now_ms + LOOKING_SHARE * (engine.clock.now_ms() - now_ms)
         try:
             while due and not self._stopping:
                 name = min(due)
@@ -143,13 +173,19 @@ class Dispatcher(Service):
                 self._due |= due
         with self._lock:
             next_ms = min(
-                self._looked_at_ms + interval_ms, self._configured_at_ms + CONFIGURATION_MS, *self._windows_ms.values()
+                max(self._looked_at_ms + interval_ms, self._look_not_before_ms),
+                self._configured_at_ms + CONFIGURATION_MS,
+                *self._windows_ms.values(),
             )
         return max(0.0, (next_ms - engine.clock.now_ms()) / 1000)
 
     def _read_configuration(self) -> None:
         engine = self.engine
-        queues = {queue.name: queue for queue in engine.store.list_queues([engine.settings.name])}
+        suspects = self.warnings.suspects()
+        known = {queue.name: queue for queue in engine.store.list_queues(None)}
+        self.warnings.judge(suspects, known)
+        own = (None, engine.settings.name)
+        queues = {name: queue for name, queue in known.items() if queue.application_name in own}
         if self.listens_to is not None:
             queues = {name: queue for name, queue in queues.items() if name in self.listens_to}
         with self._lock:
@@ -158,6 +194,7 @@ class Dispatcher(Service):
             self._due.update(name for name, queue in queues.items() if self._queues.get(name) != queue)
             self._queues = queues
             self._held_back &= queues.keys()
+            self._crowded &= queues.keys()
             self._windows_ms = {name: at_ms for name, at_ms in self._windows_ms.items() if name in queues}
         if self.serves_queues and not served:
             engine.watcher.wake()
@@ -167,6 +204,7 @@ class Dispatcher(Service):
         with self._lock:
             # From before the first claim on, so that nothing that ends meanwhile goes unnoticed.
             self._held_back.add(queue.name)
+            self._crowded.add(queue.name)
             self._windows_ms.pop(queue.name, None)
         asked_at_ms = self.engine.clock.now_ms()
         while not self._stopping:
@@ -177,20 +215,20 @@ class Dispatcher(Service):
             claimed = self._claim(queue, limit)
             self._start(claimed)
             if len(claimed) < limit:
-                if queue.has_shared_limits or queue.is_partitioned:
-                    # Nothing more, or no room in the limits: the claim does not tell which.
-                    break
                 with self._lock:
-                    self._held_back.discard(queue.name)
-                return
+                    self._crowded.discard(queue.name)
+                    if not queue.has_shared_limits and not queue.is_partitioned:
+                        self._held_back.discard(queue.name)
+                # Else there is nothing more, or no room in the limits: the claim does not tell which.
+                break
             if self._enough_running():
                 break
-        if queue.rate_limit is not None:
+        if queue.is_rate_limited:
             self._await_window(queue, asked_at_ms)
 
     def _await_window(self, queue: QueueConfig, asked_at_ms: int) -> None:
-        """Look again when the rate limit lets the next workflow start, if it was the limit that held it back."""
-        window_ms = self.engine.store.find_rate_window(queue, self.engine.settings.name)
+        """Look again when a rate limit lets the next workflow start, if it was the limit that held it back."""
+        window_ms = self.engine.store.find_rate_window(queue, self.engine.settings.name, asked_at_ms)
         if window_ms is not None and window_ms > asked_at_ms:
             with self._lock:
                 self._windows_ms[queue.name] = window_ms
@@ -213,26 +251,35 @@ class Dispatcher(Service):
 
     def _claim(self, queue: QueueConfig, limit: int) -> list[ClaimedWorkflow]:
         engine = self.engine
-        self._token = new_id()
-        claim = Claim(
-            self._token,
+        token = engine.new_token()
+        claim = self._claim_of(token, limit)
+        if queue is INTERNAL_QUEUE:
+            # What is recovered is claimed even if its function is missing here, and reported then.
+            claim = dataclasses.replace(claim, function_names=None)
+        with self._lock:
+            running = {key: count for key, count in self._running.get(queue.name, {}).items() if key is not None}
+        self._token = token
+        claimed = engine.store.claim_workflows(queue, claim, engine.clock.now_ms(), running)
+        self._token = None
+        return claimed
+
+    def _claim_of(self, token: str, limit: int) -> Claim:
+        engine = self.engine
+        return Claim(
+            token,
             engine.executor_id,
             engine.application_version,
             engine.settings.name,
             engine.is_latest_version(),
             limit,
-            # What is recovered is claimed even if its function is missing here, and reported then.
-            None if queue is INTERNAL_QUEUE else tuple(engine.registry.workflows),
+            tuple(engine.registry.workflows),
         )
-        with self._lock:
-            running = {key: count for key, count in self._running.get(queue.name, {}).items() if key is not None}
-        claimed = engine.store.claim_workflows(queue, claim, engine.clock.now_ms(), running)
-        self._token = None
-        return claimed
 
     def _start(self, claimed: list[ClaimedWorkflow]) -> None:
         if not claimed:
             return
-        ids = [workflow.workflow_id for workflow in claimed]
-        recorded = self.engine.drivers.read(lambda store: store.load_steps(ids, 0, STEP_WINDOW))
+        ids = [workflow.workflow_id for workflow in claimed if workflow.has_steps]
+        recorded: dict[str, list[StepRecord]] = {}
+        if ids:
+            recorded = self.engine.drivers.read(lambda store: store.load_steps(ids, 0, STEP_WINDOW))
         self.engine.dispatch(claimed, recorded)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ..config import Settings
@@ -14,6 +14,7 @@ from ..error import (
     DBOSWorkflowFunctionNotFoundError,
     MaxRecoveryAttemptsExceededError,
 )
+from ..ids import new_id, new_process, tokens_of
 from ..logs import logger
 from ..serialization import Payloads
 from ..storage.store import Store
@@ -29,9 +30,11 @@ from .journal import Journal
 from .kafka import Consumers
 from .plans import Commit, Plan
 from .registry import Registry, WorkflowInfo
+from .scheduler import Scheduler
 from .services import Deadlines, Delays, Listener, Service, Watcher
 from .signals import Signals
 from .starting import Started, Target
+from .takeover import Takeover
 from .workers import Loops, Workers
 from .workflows import check_roles, execute_plan, outcome_record
 
@@ -60,6 +63,10 @@ class Engine:
         self.application_version = application_version
         self.executor_id = executor_id
         self.clock = clock or Clock()
+        # The name of this process, by which others find out whether it is alive; None where they cannot.
+        self.process: str | None = None
+        # Makes the owner token of an execution.
+        self.new_token: Callable[[], str] = new_id
         self.payloads = Payloads(settings.serializer)
         self.signals = Signals()
         self.journal = Journal(store, self.signals)
@@ -68,9 +75,20 @@ class Engine:
         self.drivers = Drivers(store, self.journal, self.clock, self.workers, self.loops)
         self.deadlines = Deadlines(self)
         self.dispatcher = Dispatcher(self)
+        self.workers.on_free = self.dispatcher.note_thread_free
         self.delays = Delays(self)
         self.watcher = Watcher(self)
-        self.services: list[Service] = [self.deadlines, self.delays, self.dispatcher, self.watcher, Listener(self)]
+        self.scheduler = Scheduler(self)
+        self.takeover = Takeover(self)
+        self.services: list[Service] = [
+            self.deadlines,
+            self.delays,
+            self.dispatcher,
+            self.watcher,
+            self.scheduler,
+            self.takeover,
+            Listener(self),
+        ]
         self.kafka = Consumers(self)
         # Reentrant, as all locks that destroy() takes: a signal handler may call it on a thread that holds one.
         self._lock = threading.RLock()
@@ -85,6 +103,9 @@ class Engine:
     def start(self) -> None:
         """Recover what this executor left pending, and start the background services."""
         self.kafka.open(self.registry.kafka_consumers)
+        process = new_process()
+        if self.store.join(process):
+            self.process, self.new_token = process, tokens_of(process)
         self.loops.adopt_running()
         self.journal.start()
         self.signals.on_register = self.watcher.wake
@@ -94,19 +115,33 @@ class Engine:
         self.kafka.start()
 
     def recover(self) -> int:
-        """Hand the pending workflows of this executor and version back to their queues."""
-        count = len(self.requeue_pending(self.executor_id))
+        """Hand the pending workflows of this executor and version back to their queues.
+
+        Those stay that a live process executes which was given the same executor id.
+        """
+        dead = None
+        if self.process is not None:
+            dead = self.drivers.read(lambda store: store.find_dead(self.find_other_owners(), patient=False))
+        count = len(self.requeue_pending(self.executor_id, dead))
         if count:
             logger.info("Recovering %d workflows from application version %s", count, self.application_version)
             self.dispatcher.wake()
         self._report_stranded()
         return count
 
-    def requeue_pending(self, executor_id: str) -> list[str]:
-        """Hand the pending workflows of an executor and this version back to their queues; their ids."""
+    def requeue_pending(self, executor_id: str, dead: Sequence[str] | None = None) -> list[str]:
+        """Hand the pending workflows of an executor and this version back to their queues; their ids.
+
+        With `dead`, what is owned by a process that is not named there stays with it.
+        """
         return self.drivers.read(
-            lambda store: store.requeue_pending(executor_id, self.application_version, self.settings.name)
+            lambda store: store.requeue_pending(executor_id, self.application_version, self.settings.name, dead)
         )
+
+    def find_other_owners(self) -> list[str]:
+        """The other processes, alive or dead, that own running workflows of this version."""
+        owners = self.store.find_owners(self.settings.name, self.application_version)
+        return [owner for owner in owners if owner != self.process]
 
     def _report_stranded(self) -> None:
         """Say loudly which waiting work this version leaves alone (02 R261)."""
@@ -126,10 +161,11 @@ class Engine:
     def stop(self, drain_seconds: float) -> None:
         """Stop taking work, let running workflows finish for up to `drain_seconds`, then cut off the rest.
 
-        Nothing is written for what is cut off: its rows stay PENDING for the next launch.
+        Nothing is written for what is cut off: its rows stay PENDING, for other processes or the next launch.
         """
         self.kafka.stop()
         self.dispatcher.stop()
+        self.scheduler.stop()
         if drain_seconds > 0:
             self.drain(drain_seconds)
         self.stopping = True
@@ -140,7 +176,7 @@ class Engine:
             execution.stop(stopped)
         if running:
             logger.info(
-                "%d running workflows are cut off; they continue at the next launch: %s",
+                "%d running workflows are cut off; they continue in another process, or at the next launch: %s",
                 len(running),
                 ", ".join(execution.workflow_id for execution in running[:20]),
             )
@@ -333,7 +369,8 @@ class Engine:
         if self._attempts_used_up(workflow, info):
             return
         try:
-            args, kwargs = validated_arguments(info, args, kwargs, workflow.serialization)
+            format_name = workflow.serialization or self.payloads.configured_name
+            args, kwargs = validated_arguments(info, args, kwargs, format_name)
         except Exception as error:
             self._end_undispatched(execution, error)
             return

@@ -46,7 +46,7 @@ def record_of_target(engine: Engine, queue_name: str, target: Target, options: O
 
     def make_record(workflow_id: str, context: Context, parent: Execution | None) -> WorkflowStarted:
         record, _ = start_record(engine, target, workflow_id, context, parent)
-        return _waiting(record, queue_name, options)
+        return waiting_record(record, queue_name, options)
 
     return make_record
 
@@ -77,7 +77,7 @@ def record_of_name(
     format_name = engine.payloads.format_for(target.serialization_type)
 
     def make_record(workflow_id: str, context: Context, parent: Execution | None) -> WorkflowStarted:
-        inputs = encode_inputs(engine, target.name, workflow_id, target.args, target.kwargs, format_name)
+        inputs = encode_inputs(engine, target.name, f"id {workflow_id}", target.args, target.kwargs, format_name)
         identity = context.identity
         user, user_roles = (identity.user, identity.roles) if roles is None else roles
         timeout = options.timeout
@@ -103,7 +103,7 @@ def record_of_name(
             assumed_role=identity.assumed_role if roles is None else None,
             attributes=json.dumps(options.attributes) if options.attributes else None,
         )
-        return _waiting(record, queue_name, options)
+        return waiting_record(record, queue_name, options)
 
     return make_record
 
@@ -131,6 +131,7 @@ def note_enqueued(engine: Engine, records: Sequence[WorkflowStarted]) -> None:
     for record in records:
         queue = record.queue
         assert queue is not None
+        engine.dispatcher.warnings.note(queue.queue_name, queue.partition_key is not None, record.application_name)
         if queue.delay_until_ms is None:
             queue_names.add(queue.queue_name)
         else:
@@ -141,7 +142,7 @@ def note_enqueued(engine: Engine, records: Sequence[WorkflowStarted]) -> None:
         engine.dispatcher.note_queued(queue_names)
 
 
-def _waiting(record: WorkflowStarted, queue_name: str, options: Options) -> WorkflowStarted:
+def waiting_record(record: WorkflowStarted, queue_name: str, options: Options) -> WorkflowStarted:
     """Turn the record of a start into that of a workflow on a queue."""
     record.status = "ENQUEUED" if options.delay_until_epoch_ms is None else "DELAYED"
     record.owner_token = None

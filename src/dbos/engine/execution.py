@@ -118,6 +118,11 @@ class Execution:
         self.last_step_id += 1
         return self.last_step_id
 
+    def give_back(self, step_id: int) -> None:
+        """Undo the drawing of an id that turned out not to be needed, if none was drawn since."""
+        if step_id == self.last_step_id:
+            self.last_step_id -= 1
+
     def stop(self, error: BaseException) -> None:
         """Let the execution stop at its next operation."""
         if self.stop_error is None:

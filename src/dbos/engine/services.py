@@ -161,15 +161,21 @@ class Listener(Service):
         engine = self.engine
         if kind == "queued":
             engine.dispatcher.note_queued(workflow_ids)
+        elif kind == "schedules":
+            engine.scheduler.look_now()
         elif kind == "cancelled" and workflow_ids:
             engine.note_cancelled(workflow_ids)
+            engine.dispatcher.note_freed_elsewhere(None)
         elif kind == "finished" and workflow_ids:
             for workflow_id in workflow_ids:
                 engine.signals.fire("finished", workflow_id)
-            engine.dispatcher.note_freed_elsewhere()
+        elif kind == "freed":
+            engine.dispatcher.note_freed_elsewhere(workflow_ids)
         else:
             # Which workflows is unknown: everybody looks again.
             engine.watcher.look_now()
+            if kind == "connected":
+                engine.takeover.note_connected()
 
 
 class Watcher(Service):

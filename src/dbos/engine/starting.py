@@ -29,7 +29,7 @@ from ..records import (
 )
 from ..serialization import check_text, explain
 from ..storage.store import StoreFailed
-from .context import Context, Identity, Options, current_context, take_assigned_id
+from .context import NO_OPTIONS, Context, Identity, Options, current_context, take_assigned_id
 from .errors import ExecutionInterrupted
 from .execution import Execution
 from .operations import misuse, record_operation
@@ -69,6 +69,9 @@ class Started:
 
 # Makes the record of a new workflow with this id, for this context, as a child of this execution.
 MakeRecord = Callable[[str, Context, "Execution | None"], WorkflowStarted]
+# What to do when the deduplication id of a record is held, which was to be started at this time: the id of the workflow
+# to take for the new one, or None to try again.
+MeetHolder = Callable[[WorkflowStarted, "Execution | None", int], Plan["str | None"]]
 
 
 @dataclass(slots=True)
@@ -84,7 +87,7 @@ def start_plan(engine: Engine, target: Target, *, step_id: int | None = None, di
     existing one.
 
     `step_id` is the id of the start in the parent, when the caller has drawn it already. `direct` marks a call, which
-    ignores the ambient application version.
+    ignores the ambient options for enqueues.
     """
     identity: Identity | None = None
 
@@ -93,6 +96,8 @@ def start_plan(engine: Engine, target: Target, *, step_id: int | None = None, di
         record, identity = start_record(engine, target, workflow_id, context, parent)
         if direct:
             record.application_version = engine.application_version
+            if context.options is not NO_OPTIONS:
+                engine.dispatcher.warnings.note_call(target.info.name, context.options)
         return record
 
     created = yield from create_plan(engine, target.info.name, make_record, step_id=step_id)
@@ -119,11 +124,13 @@ def create_plan(
     workflow_id: str | None = None,
     reject: bool = False,
     attach_to_holder: bool = False,
+    meet_holder: MeetHolder | None = None,
 ) -> Plan[Created]:
     """Write the record of a new workflow, in workflow code together with the parent's step; or find the existing one.
 
     The id is `workflow_id`, else the ambient one, else that of a child, else a fresh one. `reject` refuses an id in
-    use; `attach_to_holder` takes the workflow that holds the deduplication id for the new one.
+    use; `attach_to_holder` takes the workflow that holds the deduplication id for the new one; `meet_holder` decides
+    what to do about it, and records the step if it takes it.
     """
     context = current_context() or Context()
     parent = context.execution
@@ -179,6 +186,12 @@ def create_plan(
             yield from attach(record, answer, reject, parent, started_at_ms)
             return Created(workflow_id)
         assert isinstance(answer, DeduplicationTaken)
+        assert record.queue is not None
+        if meet_holder is not None:
+            met = yield from meet_holder(record, parent, started_at_ms)
+            if met is not None:
+                return Created(met)
+            continue
         if not attach_to_holder:
             yield from refuse_deduplication(record, parent, started_at_ms)
         if answer.holder_id is not None:
@@ -204,7 +217,7 @@ def attach(
     """The id is in use: refuse, unless the workflow that has it is of the same function."""
     workflow_id = record.workflow_id
     if reject:
-        yield from _refuse(
+        yield from refuse(
             DBOSWorkflowIDInUseError(workflow_id, existing.status, existing.name or ""), record, parent, started_at_ms
         )
     for what, stored, given in (
@@ -232,7 +245,7 @@ def refuse_deduplication(record: WorkflowStarted, parent: Execution | None, star
     """Another workflow holds the deduplication id."""
     assert record.queue is not None
     error = DBOSQueueDeduplicatedError(record.workflow_id, record.queue.queue_name, record.queue.deduplication_id or "")
-    yield from _refuse(error, record, parent, started_at_ms)
+    yield from refuse(error, record, parent, started_at_ms)
 
 
 def warn_of_taken_id(options: Options, name: str) -> None:
@@ -267,7 +280,7 @@ def _record_holder(
     )
 
 
-def _refuse(error: Exception, record: WorkflowStarted, parent: Execution | None, started_at_ms: int) -> Plan[None]:
+def refuse(error: Exception, record: WorkflowStarted, parent: Execution | None, started_at_ms: int) -> Plan[None]:
     """Raise the error; in workflow code it is recorded, since a replay must meet it too."""
     if parent is not None and record.parent is not None:
         yield from record_operation(parent, record.parent.step_id, record.name, started_at_ms, error=error)
@@ -275,11 +288,16 @@ def _refuse(error: Exception, record: WorkflowStarted, parent: Execution | None,
 
 
 def start_record(
-    engine: Engine, target: Target, workflow_id: str, context: Context, parent: Execution | None
+    engine: Engine,
+    target: Target,
+    workflow_id: str,
+    context: Context,
+    parent: Execution | None,
+    encoded: tuple[str, str] | None = None,
 ) -> tuple[WorkflowStarted, Identity]:
+    """The record of a workflow that starts here at once; `encoded` are its arguments, if they are encoded already."""
     info, options, settings = target.info, context.options, engine.settings
-    format_name = engine.payloads.format_for(info.serialization_type)
-    inputs = encode_inputs(engine, info.name, workflow_id, target.args, target.kwargs, format_name)
+    inputs, format_name = encoded or encode_target(engine, target, f"id {workflow_id}")
     identity = context.identity.copy()
     timeout_ms, deadline_ms = None, None
     if options.timeout is not None:
@@ -288,7 +306,7 @@ def start_record(
             deadline_ms = min(engine.clock.now_ms() + timeout_ms, 2**63 - 1)
     elif parent is not None:
         deadline_ms = parent.deadline_ms
-    token = new_id()
+    token = engine.new_token()
     record = WorkflowStarted(
         workflow_id=workflow_id,
         status="PENDING",
@@ -316,13 +334,20 @@ def start_record(
     return record, identity
 
 
+def encode_target(engine: Engine, target: Target, which: str) -> tuple[str, str]:
+    """The arguments as they are stored, and the name of their format."""
+    format_name = engine.payloads.format_for(target.info.serialization_type)
+    return encode_inputs(engine, target.info.name, which, target.args, target.kwargs, format_name), format_name
+
+
 def encode_inputs(
-    engine: Engine, name: str, workflow_id: str, args: tuple[Any, ...], kwargs: dict[str, Any], format_name: str
+    engine: Engine, name: str, which: str, args: tuple[Any, ...], kwargs: dict[str, Any], format_name: str
 ) -> str:
+    """The arguments of a workflow as they are stored; `which` tells the workflow in an error."""
     try:
         return engine.payloads.encode_arguments(args, kwargs, format_name)
     except Exception as error:
-        raise explain(error, f"the arguments of workflow {name!r} (id {workflow_id})") from error
+        raise explain(error, f"the arguments of workflow {name!r} ({which})") from error
 
 
 def check_record(record: WorkflowStarted) -> None:

@@ -122,10 +122,15 @@ def record_step(execution: Execution, record: StepCompleted) -> Plan[None]:
         answer = yield Commit(record)
     except StoreFailed as error:
         raise ExecutionInterrupted(error) from error
-    if answer is Verdict.APPLIED:
+    accept(execution, record.step_id, answer)
+
+
+def accept(execution: Execution, step_id: int, verdict: Any) -> None:
+    """Go on when the step row is written; stop this execution otherwise."""
+    if verdict is Verdict.APPLIED:
         return
-    if answer is Verdict.REPEATED:
-        raise DBOSStepNondeterminismError(execution.workflow_id, record.step_id)
+    if verdict is Verdict.REPEATED:
+        raise DBOSStepNondeterminismError(execution.workflow_id, step_id)
     raise execution.fenced()
 
 

@@ -185,14 +185,20 @@ def steps_plan(
 ) -> Plan[list[StepInfo]]:
     """The recorded steps of a workflow, by step id."""
     inner = _steps(engine, workflow_id, load_output, limit, offset)
-    return (yield from operation_plan("DBOS.listWorkflowSteps", inner))
+    return (yield from operation_plan("DBOS.listWorkflowSteps", inner, record_errors=False))
 
 
 def _steps(
     engine: Engine, workflow_id: str, load_output: bool, limit: int | None, offset: int | None
 ) -> Plan[list[StepInfo]]:
     found: list[StepRecord] = yield Read(
-        lambda store: store.list_steps(workflow_id, load_output=load_output, limit=limit, offset=offset)
+        lambda store: store.list_steps(
+            workflow_id,
+            load_output=load_output,
+            limit=limit,
+            offset=offset,
+            timeout_seconds=engine.settings.observability_query_timeout_seconds,
+        )
     )
     return [to_step_info(engine, workflow_id, record) for record in found]
 
@@ -208,7 +214,9 @@ def to_status(engine: Engine, row: WorkflowRow) -> WorkflowStatus:
     status.config_name = row.config_name
     status.authenticated_user = row.authenticated_user
     status.assumed_role = row.assumed_role
-    status.authenticated_roles = parse_roles(row.authenticated_roles)
+    status.authenticated_roles = None
+    if row.authenticated_roles is not None:
+        status.authenticated_roles = tolerantly(row.workflow_id, row.authenticated_roles, parse_roles)
     status.input = None
     if row.inputs is not None:
         status.input = tolerantly(row.workflow_id, row.inputs, lambda text: _arguments(engine, text, row.serialization))
@@ -238,8 +246,9 @@ def to_status(engine: Engine, row: WorkflowRow) -> WorkflowStatus:
     status.dequeued_at = row.started_at_ms
     status.delay_until_epoch_ms = row.delay_until_ms
     status.completed_at = row.completed_at
-    attributes = parse_attributes(row.attributes)
-    status.attributes = None if attributes is None else dict(attributes)
+    status.attributes = None
+    if row.attributes is not None:
+        status.attributes = tolerantly(row.workflow_id, row.attributes, parse_attributes)
     status.schedule_name = row.schedule_name
     status.application_name = row.application_name
     status.shard_key = None

@@ -48,6 +48,8 @@ class Workers:
         self._returning = 0  # threads that have waited and want to go on
         self._stopped = False
         self._local = threading.local()
+        # Called when another job could begin at once.
+        self.on_free: Callable[[], None] = lambda: None
 
     def submit(self, job: Job) -> None:
         """Run the job on a pool thread as soon as the limit allows."""
@@ -70,9 +72,7 @@ class Workers:
         if self._limit is None or not getattr(self._local, "is_worker", False):
             yield
             return
-        with self._lock:
-            self._working -= 1
-            self._dispatch()
+        self._leave()
         try:
             yield
         finally:
@@ -109,9 +109,16 @@ class Workers:
         except BaseException:
             logger.exception("A background job ended with an error")
         finally:
-            with self._lock:
-                self._working -= 1
-                self._dispatch()
+            self._leave()
+
+    def _leave(self) -> None:
+        """A thread has stopped working, for now or for good."""
+        with self._lock:
+            self._working -= 1
+            self._dispatch()
+            free = self._limit is not None and self.free_slots() != 0
+        if free:
+            self.on_free()
 
 
 class Loops:

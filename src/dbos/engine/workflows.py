@@ -170,7 +170,13 @@ def outcome_record(execution: Execution, value: Any, failure: Exception | None) 
     payloads = execution.engine.payloads
     format_name = execution.serialization or payloads.configured_name
     record = WorkflowFinished(
-        execution.workflow_id, execution.owner_token, "SUCCESS", None, None, execution.serialization
+        execution.workflow_id,
+        execution.owner_token,
+        "SUCCESS",
+        None,
+        None,
+        execution.serialization,
+        execution.engine.dispatcher.shared_queue(execution.queue_name),
     )
     if failure is None:
         try:

@@ -22,11 +22,14 @@ from ..records import (
     WorkflowFinished,
     WorkflowStarted,
 )
-from ..types import INTERNAL_QUEUE_NAME, StepRecord, VersionInfo, WorkflowOutcome
+from ..types import INTERNAL_QUEUE_NAME, StepRecord, VersionInfo, WorkflowFilter, WorkflowOutcome
 from .bulk import BulkOperations, Transaction
+from .debouncing import DebounceOperations
 from .encoding import Row, encode_json
+from .listing import ALL, listing
 from .queues import QueueOperations
-from .rows import WorkflowRow, to_outcome, to_step, to_version
+from .rows import WorkflowRow, to_outcome, to_step, to_version, verdict_on_step
+from .schedules import ScheduleOperations
 from .store import StoreUnavailable
 
 # More ids than this in one statement gain nothing and make its plan and its parameters large.
@@ -53,7 +56,8 @@ LONE: dict[type[Record], tuple[str, int]] = {
 }
 
 
-# What other processes may wait for: "finished" workflows by id, "queued" ones by the name of their queue.
+# What other processes may wait for: "finished" workflows by id, "queued" ones and places that are "freed" by the name
+# of their queue.
 News = Mapping[str, Sequence[str]]
 NOTHING_NEW: News = {}
 
@@ -79,6 +83,10 @@ class Connections(Protocol):
         """Run one query outside the journal's connection."""
         ...
 
+    def look_up(self, name: str, first: Row, asked: Mapping[str, Any], timeout_seconds: float | None) -> list[Row]:
+        """Run the query of a listing (see `listing.choose_lines`); DBOSQueryTimeoutError when it takes too long."""
+        ...
+
     def write(self, name: str, parameters: Row = ()) -> list[Row]:
         """Run one changing statement in its own transaction; the rows it returns."""
         ...
@@ -91,7 +99,7 @@ class Connections(Protocol):
         ...
 
     def transaction(self) -> AbstractContextManager[Transaction]:
-        """Several statements outside the journal's connection that are committed together."""
+        """Several statements outside the journal's connection that are committed together; an exception rolls back."""
         ...
 
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
@@ -102,12 +110,18 @@ class Connections(Protocol):
 
     def listen(self, handle: Callable[[str, list[str]], None]) -> None: ...
 
+    def join(self, process: str) -> bool: ...
+
+    def is_shared(self) -> bool: ...
+
+    def find_dead(self, processes: Sequence[str], *, patient: bool) -> list[str]: ...
+
     def now_ms(self) -> int: ...
 
     def close(self) -> None: ...
 
 
-class SqlStore(QueueOperations, BulkOperations):
+class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOperations):
     """The store contract (see `store.Store`) over named SQL statements."""
 
     def __init__(self, connections: Connections) -> None:
@@ -126,6 +140,8 @@ class SqlStore(QueueOperations, BulkOperations):
         news = NOTHING_NEW
         if type(record) is WorkflowFinished:
             news = {"finished": (record.workflow_id,)}
+            if record.freed_queue is not None:
+                news = {**news, "freed": (record.freed_queue,)}
         elif type(record) is WorkflowStarted and (record.parent is not None or record.queue is not None):
             return self._commit_batch([record])[0]
         name, changes = LONE[type(record)]
@@ -165,6 +181,9 @@ class SqlStore(QueueOperations, BulkOperations):
         news: dict[str, Sequence[str]] = {}
         if outcomes:
             news["finished"] = [workflow_id for workflow_id, _ in outcomes]
+            freed = {record.freed_queue for record in outcomes.values() if record.freed_queue is not None}
+            if freed:
+                news["freed"] = sorted(freed)
         queues = {r.queue.queue_name for r in (*roots, *children) if r.queue is not None and r.status == "ENQUEUED"}
         if queues:
             news["queued"] = sorted(queues)
@@ -188,18 +207,29 @@ class SqlStore(QueueOperations, BulkOperations):
         return self._answer_to_start(record)
 
     def _answer_to_step(self, record: StepCompleted) -> Answer:
-        rows = self._db.read("find_step", (record.workflow_id, record.step_id))
-        if not rows:
-            return Verdict.FENCED
-        owner, name, completed_at_ms, _ = rows[0]
-        # Whoever lost the workflow stops here, even if this very row is its own (02 R77, R136).
-        if owner != record.owner_token:
-            return Verdict.FENCED
-        if name is None:
+        verdict = verdict_on_step(record, self._db.read("find_step", (record.workflow_id, record.step_id)))
+        if verdict is None:
             raise StoreUnavailable(f"step {record.step_id} of workflow {record.workflow_id} was not written yet")
-        # The same completion time means that an earlier try of this record did commit (02 R84).
-        own = completed_at_ms == record.completed_at_ms
-        return Verdict.APPLIED if own or record.keep_existing else Verdict.REPEATED
+        return verdict
+
+    def _recorded(self, step: StepCompleted | None, effect: Callable[[Transaction], None]) -> Verdict:
+        """An effect and, in workflow code, its step row, in one transaction: both or none.
+
+        The step row locks the workflow's row until the commit. An effect whose answer was lost is not repeated: it
+        finds its step row.
+        """
+        with self._db.transaction() as transaction:
+            if step is not None:
+                place = (step.workflow_id, step.step_id)
+                verdict = verdict_on_step(step, transaction.read("find_step", place))
+                if verdict is not None:
+                    return verdict
+                transaction.change("record_step", (*step.row().values(), self._db.now_ms()))
+                verdict = verdict_on_step(step, transaction.read("find_step", place))
+                if verdict is not Verdict.APPLIED:
+                    return verdict or Verdict.FENCED
+            effect(transaction)
+        return Verdict.APPLIED
 
     def _answer_to_start(self, record: WorkflowStarted) -> Answer:
         found = self._db.read("find_start", (record.workflow_id,))
@@ -249,11 +279,17 @@ class SqlStore(QueueOperations, BulkOperations):
         return found
 
     def list_steps(
-        self, workflow_id: str, *, load_output: bool, limit: int | None, offset: int | None
+        self,
+        workflow_id: str,
+        *,
+        load_output: bool,
+        limit: int | None,
+        offset: int | None,
+        timeout_seconds: float | None = None,
     ) -> list[StepRecord]:
         name = "list_steps" if load_output else "list_steps_without_payloads"
-        size = 2**31 - 1 if limit is None else limit
-        return [to_step(row) for row in self._db.read(name, (workflow_id, size, offset or 0))]
+        size = ALL if limit is None else limit
+        return [to_step(row) for row in self._db.look_up(name, (workflow_id, size, offset or 0), {}, timeout_seconds)]
 
     # --- workflows
 
@@ -280,6 +316,9 @@ class SqlStore(QueueOperations, BulkOperations):
         rows = self._db.read("get_workflow", (workflow_id,))
         return WorkflowRow(*rows[0]) if rows else None
 
+    def list_workflows(self, wanted: WorkflowFilter, timeout_seconds: float | None) -> list[WorkflowRow]:
+        return [WorkflowRow(*row) for row in self._db.look_up(*listing(wanted), timeout_seconds)]
+
     def dead_letter(self, workflow_id: str, token: str, now_ms: int) -> None:
         self._db.write("dead_letter", (workflow_id, token, now_ms))
 
@@ -294,17 +333,44 @@ class SqlStore(QueueOperations, BulkOperations):
             self._db.announce("cancelled", cancelled)
         return cancelled
 
-    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str, now_ms: int) -> None:
+    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str | None, now_ms: int) -> list[str]:
+        queues: set[str] = set()
         for ids in _chunks(workflow_ids):
-            self._db.write("resume_workflows", (ids, now_ms, queue_name))
-        self._db.announce("queued", [queue_name])
+            rows = self._db.write("resume_workflows", (ids, now_ms, queue_name, INTERNAL_QUEUE_NAME))
+            queues.update(row[0] for row in rows)
+        if queues:
+            self._db.announce("queued", sorted(queues))
+        return sorted(queues)
 
     # --- recovery and claims
 
-    def requeue_pending(self, executor_id: str, application_version: str, application_name: str) -> list[str]:
+    def requeue_pending(
+        self, executor_id: str, application_version: str, application_name: str, dead: Sequence[str] | None = None
+    ) -> list[str]:
         identity = (executor_id, application_version, application_name)
-        rows = self._db.write("requeue_pending", (INTERNAL_QUEUE_NAME, self._db.now_ms(), *identity))
+        gone = None if dead is None else encode_json(list(dead))
+        rows = self._db.write("requeue_pending", (INTERNAL_QUEUE_NAME, self._db.now_ms(), *identity, gone))
         return [row[0] for row in rows]
+
+    def join(self, process: str) -> bool:
+        return self._db.join(process)
+
+    def is_shared(self) -> bool:
+        return self._db.is_shared()
+
+    def find_owners(self, application_name: str, application_version: str) -> list[str]:
+        return [row[0] for row in self._db.read("find_owners", (application_name, application_version))]
+
+    def find_dead(self, processes: Sequence[str], *, patient: bool) -> list[str]:
+        return self._db.find_dead(processes, patient=patient) if processes else []
+
+    def requeue_dead(self, dead: Sequence[str], application_version: str, application_name: str) -> list[str]:
+        identity = (encode_json(list(dead)), application_version, application_name)
+        rows = self._db.write("requeue_dead", (INTERNAL_QUEUE_NAME, self._db.now_ms(), *identity))
+        queues = [row[0] for row in rows]
+        if queues:
+            self._db.announce("queued", sorted(set(queues)))
+        return queues
 
     def count_waiting_elsewhere(
         self, application_name: str, application_version: str, executor_id: str
@@ -320,7 +386,7 @@ class SqlStore(QueueOperations, BulkOperations):
         self._check_version_owner(version_name, application_name)
 
     def list_versions(self, application_name: str, limit: int | None = None) -> list[VersionInfo]:
-        size = 2**31 - 1 if limit is None else limit
+        size = ALL if limit is None else limit
         return [to_version(row) for row in self._db.read("list_versions", (application_name, size))]
 
     def promote_version(self, version_name: str, application_name: str | None, now_ms: int) -> bool:

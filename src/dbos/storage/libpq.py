@@ -1,4 +1,4 @@
-"""The journal's Postgres session, one layer above libpq.
+"""The Postgres session of the journal and of claims, one layer above libpq.
 
 psycopg's cursors are made for every use; the journal repeats the same few statements, and the time around each commit
 is what a lone step feels. Calling libpq's blocking functions directly (psycopg's public `pq` module) takes a quarter
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import psycopg
 
 Parameters = Sequence[Any]
+
+# Object ids of bigint, smallint and integer; all else is read as text.
+INTEGERS = frozenset((20, 21, 23))
 
 
 class JournalSession:
@@ -54,6 +57,16 @@ class JournalSession:
 
         In pipeline mode everything up to the sync is one implicit transaction, and one round trip.
         """
+        return [self._count(result) for result in self._run_together(work)]
+
+    def fetch_together(self, work: Sequence[tuple[str, Parameters]]) -> list[tuple[Any, ...]]:
+        """The same; the rows that the last statement returns."""
+        results = self._run_together(work)
+        for result in results:
+            self._count(result)
+        return _rows(results[-1])
+
+    def _run_together(self, work: Sequence[tuple[str, Parameters]]) -> list[Any]:
         prepared = []
         for name, parameters in work:
             if name not in self._prepared:
@@ -71,7 +84,7 @@ class JournalSession:
             self.close()
             raise
         pgconn.exit_pipeline_mode()
-        return [self._count(result) for result in results]
+        return results
 
     def _collect(self, expected: int) -> list[Any]:
         """The results up to the sync; each statement's is followed by a None.
@@ -111,6 +124,17 @@ class JournalSession:
             raise error_from_result(result, encoding="utf-8")
         count: int = result.command_tuples or 0
         return count
+
+
+def _rows(result: Any) -> list[tuple[Any, ...]]:
+    columns = range(result.nfields)
+    readers: list[Any] = [int if result.ftype(column) in INTEGERS else bytes.decode for column in columns]
+    values = result.get_value
+    rows = []
+    for row in range(result.ntuples):
+        texts = [values(row, column) for column in columns]
+        rows.append(tuple([None if text is None else read(text) for read, text in zip(readers, texts)]))
+    return rows
 
 
 def _texts(parameters: Parameters) -> list[Any]:

@@ -2,12 +2,14 @@
 
 The journal has connections of its own, so its latency does not depend on readers: one for its batches, a second one
 for starts that need not wait for a batch. A batch travels as one round trip: a single statement in autocommit, several
-in pipeline mode, which makes them one implicit transaction. Readers and the rarer writes share a small pool.
+in pipeline mode, which makes them one implicit transaction. Claims go the same way on a connection of theirs, since
+others wait for the lock they hold. Readers and the rarer writes share a small pool.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import selectors
 import socket
@@ -18,10 +20,13 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from ..error import DBOSQueryTimeoutError
+from ..ids import process_key
 from .bulk import RowExists, Transaction
 from .database import News, Work
 from .encoding import Row, encode_rows
 from .libpq import JournalSession
+from .listing import choose_lines
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
 
@@ -34,6 +39,10 @@ SIGNAL_CHANNEL = "dbos_signals_channel"
 LISTENERS_LOCK = int.from_bytes(hashlib.sha256(SIGNAL_CHANNEL.encode()).digest()[:8], "big", signed=True)
 # How often a process looks whether it is the only one that listens; who joins says so at once.
 LISTENERS_LOOK_SECONDS = 5.0
+# Of the connection whose locks tell that this process is alive: when its machine is gone, the server notices after some
+# 11 seconds, and not hours. (A process that merely stands still is answered for by its kernel.)
+PRESENCE_SETTINGS = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
+
 # Postgres limits a notification to 8,000 bytes; a longer list is announced as "something happened".
 MAX_NOTIFICATION_BYTES = 7900
 
@@ -44,8 +53,8 @@ FEW_RECORDS = 4
 # Rows that go to COPY together.
 COPY_ROWS = 500
 
-# Plans of the journal's statements must not depend on statistics of a table that was empty a moment ago: every
-# access is by key. Generic plans also spare planning each batch anew.
+# Plans of the journal's statements and of claims must not depend on statistics of a table that was empty a moment ago:
+# every access is by key. Generic plans also spare planning each batch anew, which takes longer than to run a claim.
 JOURNAL_SETTINGS = (
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; "
     "SET enable_mergejoin = off; SET jit = off"
@@ -54,6 +63,15 @@ JOURNAL_SETTINGS = (
 # Claims and reads: rows come out of an index in its order, however few the planner believes there are; sorting all that
 # wait for the sake of the first ones would cost more with every one. Compiling takes longer than any of them.
 SERVICE_SETTINGS = "SET enable_sort = off; SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off"
+
+
+# A listing may filter by anything, so the planner has its free choice. $1 is how long it may take, in ms; NULL leaves
+# what is set.
+LISTING_SETTINGS = (
+    "SELECT set_config('enable_sort', 'on', true), set_config('enable_seqscan', 'on', true), "
+    "set_config('enable_bitmapscan', 'on', true), "
+    "set_config('statement_timeout', COALESCE($1::text, current_setting('statement_timeout')), true)"
+)
 
 
 class Lane:
@@ -104,7 +122,13 @@ class PostgresConnections:
             self._idle_timeout_ms = 0
         self._notify = notify
         self._lanes = (Lane(), Lane())
+        self._claim_lane = Lane()
         self._others_listen = False
+        self._is_shared = False
+        # The lock that tells others that this process is alive.
+        self._process_key: int | None = None
+        # The connection to listen on, as long as nobody does.
+        self._presence: psycopg.Connection[Any] | None = None
         self._stop_listening: socket.socket | None = None
         self._closed = False
         self._pool: psycopg_pool.ConnectionPool[Any] = psycopg_pool.ConnectionPool(
@@ -112,7 +136,7 @@ class PostgresConnections:
             connection_class=self._connection_class,
             kwargs=self._kwargs,
             min_size=1,
-            max_size=max(1, pool_size - len(self._lanes)),
+            max_size=max(1, pool_size - len(self._lanes) - 1),
             timeout=pool_timeout_seconds,
             num_workers=1,
             reconnect_timeout=60.0,
@@ -149,18 +173,23 @@ class PostgresConnections:
         """Run the statements in a transaction, with the news for other processes; the rows each has written."""
         if news and self._others_listen:
             statements += [("notify", (SIGNAL_CHANNEL, _payload(kind, ids))) for kind, ids in news.items()]
-        with self._free_lane() as lane:
-            session = lane.session
-            try:
-                if session is None:
-                    session = self._open_session(lane)
-                if len(statements) == 1:
-                    return [session.execute(*statements[0])]
-                return session.execute_together(statements)
-            except Exception as error:
-                if session is not None and not session.usable:
-                    lane.close()
-                raise translate(error) from error
+        with self._free_lane() as lane, self._session(lane) as session:
+            if len(statements) == 1:
+                return [session.execute(*statements[0])]
+            return session.execute_together(statements)
+
+    @contextmanager
+    def _session(self, lane: Lane) -> Iterator[JournalSession]:
+        """The session of a lane that is ours; errors come out as trouble."""
+        session = lane.session
+        try:
+            if session is None:
+                session = self._open_session(lane)
+            yield session
+        except Exception as error:
+            if session is not None and not session.usable:
+                lane.close()
+            raise translate(error) from error
 
     @contextmanager
     def _free_lane(self) -> Iterator[Lane]:
@@ -182,6 +211,24 @@ class PostgresConnections:
         except Exception as error:
             raise self._translate(error) from error
 
+    def look_up(self, name: str, first: Row, asked: Mapping[str, Any], timeout_seconds: float | None) -> list[Row]:
+        import psycopg
+
+        text, parameters = choose_lines(self._statements[name], first, asked)
+        timeout_ms = None if timeout_seconds is None else str(max(1, int(timeout_seconds * 1000)))
+        try:
+            with self._pool.connection() as connection, connection.transaction(), connection.pipeline():
+                connection.execute(LISTING_SETTINGS.encode(), (timeout_ms,))
+                # Not prepared: texts and plans differ from one listing to the next.
+                rows: list[Row] = connection.execute(text.encode(), parameters, prepare=False).fetchall()
+                return rows
+        except psycopg.errors.QueryCanceled as error:
+            if timeout_seconds is None:
+                raise self._translate(error) from error
+            raise DBOSQueryTimeoutError(timeout_seconds) from error
+        except Exception as error:
+            raise self._translate(error) from error
+
     def write(self, name: str, parameters: Row = ()) -> list[Row]:
         try:
             with self._pool.connection() as connection:
@@ -191,15 +238,11 @@ class PostgresConnections:
             raise self._translate(error) from error
 
     def claim(self, name: str, parameters: Row, queue_name: str | None) -> list[Row]:
-        if queue_name is None:
-            return self.write(name, parameters)
-        try:
-            with self._pool.connection() as connection, connection.transaction(), connection.pipeline():
-                connection.execute(self._statements["guard_queue"], (queue_name,))
-                rows: list[Row] = connection.execute(self._statements[name], parameters).fetchall()
-                return rows
-        except Exception as error:
-            raise self._translate(error) from error
+        statements: list[tuple[str, Row]] = [(name, parameters)]
+        if queue_name is not None:
+            statements.insert(0, ("guard_queue", (queue_name,)))
+        with self._claim_lane.lock, self._session(self._claim_lane) as session:
+            return session.fetch_together(statements)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -223,20 +266,60 @@ class PostgresConnections:
     def changed_elsewhere(self) -> bool:
         return False
 
+    def join(self, process: str) -> bool:
+        if not self._notify:
+            return False
+        self._process_key = process_key(process)
+        try:
+            self._presence = self._open_presence()
+        except Exception as error:
+            raise translate(error) from error
+        return True
+
+    def is_shared(self) -> bool:
+        return self._is_shared
+
+    def find_dead(self, processes: Sequence[str], *, patient: bool) -> list[str]:
+        if self._process_key is None:
+            return []
+        keys = json.dumps({process: str(process_key(process)) for process in processes})
+        return [row[0] for row in self.read("find_dead", (self._process_key, keys, patient))]
+
+    def _open_presence(self) -> psycopg.Connection[Any]:
+        """The connection that listens, and whose locks say who is there; others are told that somebody has come."""
+        connection = self.connect()
+        try:
+            connection.execute(PRESENCE_SETTINGS.encode())
+            connection.execute(f"LISTEN {SIGNAL_CHANNEL}".encode())
+            # Who listens holds this lock together with all others who do, so each can see whether it is alone.
+            keys = [LISTENERS_LOCK] if self._process_key is None else [LISTENERS_LOCK, self._process_key]
+            for key in keys:
+                # Shared, so that a connection that the server still takes for open does not lock out the next one.
+                connection.execute("SELECT pg_advisory_lock_shared($1)", (key,))
+            connection.execute("SELECT pg_notify($1, $2)", (SIGNAL_CHANNEL, "joined"))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def listen(self, handle: Callable[[str, list[str]], None]) -> None:
         if not self._notify or self._closed:
             return
         try:
-            with self.connect() as connection:
-                connection.execute(f"LISTEN {SIGNAL_CHANNEL}".encode())
-                # Who listens holds this lock together with all others who do, so each can see whether it is alone.
-                connection.execute("SELECT pg_advisory_lock_shared($1)", (LISTENERS_LOCK,))
-                connection.execute("SELECT pg_notify($1, $2)", (SIGNAL_CHANNEL, "joined"))
+            connection, self._presence = self._presence, None
+            with connection or self._open_presence() as connection:
                 self._look_for_listeners(connection)
                 handle("connected", [])
                 self._pass_on(connection, handle)
         except Exception as error:
-            raise translate(error) from error
+            trouble = translate(error)
+            if isinstance(trouble, StoreUnavailable) and not self._closed:
+                # At once, before others take this process for dead.
+                with suppress(Exception):
+                    self._presence = self._open_presence()
+                if self._closed:
+                    self._close_presence()
+            raise trouble from error
 
     def _pass_on(self, connection: psycopg.Connection[Any], handle: Callable[[str, list[str]], None]) -> None:
         own = connection.info.backend_pid
@@ -252,6 +335,7 @@ class PostgresConnections:
                 for notification in connection.notifies(timeout=0):
                     if notification.payload == "joined":
                         look = True
+                        self._is_shared |= notification.pid != own
                     elif notification.pid != own and all(notification.pid != lane.pid for lane in self._lanes):
                         handle(*parse_payload(notification.payload))
                 if look or time.monotonic() - looked_at >= LISTENERS_LOOK_SECONDS:
@@ -270,6 +354,7 @@ class PostgresConnections:
         )
         row = connection.execute(query, (LISTENERS_LOCK,)).fetchone()
         self._others_listen = row is None or row[0] > 1
+        self._is_shared |= self._others_listen
 
     def close(self) -> None:
         self._closed = True
@@ -277,10 +362,17 @@ class PostgresConnections:
         if wake is not None:
             with suppress(OSError):  # the listener has ended by itself
                 wake.send(b"x")
+        self._close_presence()
         self._pool.close(timeout=2)
-        for lane in self._lanes:
+        for lane in (*self._lanes, self._claim_lane):
             with lane.lock:
                 lane.close()
+
+    def _close_presence(self) -> None:
+        """Close the connection that waits for a listener; whoever listens on one closes it."""
+        presence, self._presence = self._presence, None
+        if presence is not None:
+            presence.close()
 
     def _configure(self, connection: psycopg.Connection[Any]) -> None:
         settings = SERVICE_SETTINGS

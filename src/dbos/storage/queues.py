@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..types import Claim, ClaimedWorkflow, QueueConfig
+from ..types import INTERNAL_QUEUE_NAME, Claim, ClaimedWorkflow, QueueConfig
 from .rows import from_queue, to_claimed, to_queue
 
 if TYPE_CHECKING:
@@ -56,16 +56,31 @@ class QueueOperations:
     def find_claimed(self, token: str) -> list[ClaimedWorkflow]:
         return _claimed(self._db.read("find_claimed", (token,)))
 
-    def find_rate_window(self, queue: QueueConfig, application_name: str) -> int | None:
+    def find_rate_window(self, queue: QueueConfig, application_name: str, now_ms: int) -> int | None:
         rate = queue.rate_limit
+        if rate is not None and rate.limit >= 1:
+            rows = self._db.read("find_rate_window", (queue.name, application_name, rate.limit))
+            window_ms: int = rows[0][0] + int(rate.period_seconds * 1000) if rows and rows[0][0] is not None else 0
+            if window_ms > now_ms:
+                # A partition that has room must wait too.
+                return window_ms
+        rate = queue.partition_rate_limit
         if rate is None or rate.limit < 1:
             return None
-        rows = self._db.read("find_rate_window", (queue.name, application_name, rate.limit))
-        return rows[0][0] + int(rate.period_seconds * 1000) if rows and rows[0][0] is not None else None
+        parameters = (queue.name, application_name, rate.limit, now_ms, int(rate.period_seconds * 1000))
+        first_ms: int | None = self._db.read("find_partition_rate_window", parameters)[0][0]
+        return first_ms
 
-    def find_waiting_queues(self, queue_names: Sequence[str], application_name: str) -> list[str]:
-        names = json.dumps(list(queue_names))
-        return [row[0] for row in self._db.read("find_waiting_queues", (names, application_name))]
+    def find_waiting_queues(self, queue_names: Sequence[str], claim: Claim) -> list[str]:
+        parameters = (
+            json.dumps(list(queue_names)),
+            claim.application_name,
+            claim.application_version,
+            claim.is_latest,
+            json.dumps(list(claim.function_names or ())),
+            INTERNAL_QUEUE_NAME,
+        )
+        return [row[0] for row in self._db.read("find_waiting_queues", parameters)]
 
     def find_holder(self, queue_name: str, deduplication_id: str) -> str | None:
         rows = self._db.read("find_holder", (queue_name, deduplication_id))
@@ -107,8 +122,9 @@ class QueueOperations:
         names = None if application_names is None else json.dumps(list(application_names))
         return [to_queue(row) for row in self._db.read("list_queues", (names,))]
 
-    def delete_queue(self, name: str) -> None:
-        self._db.write("delete_queue", (name,))
+    def delete_queue(self, name: str) -> str | None:
+        rows = self._db.write("delete_queue", (name,))
+        return rows[0][0] if rows else None
 
 
 def _claimed(rows: list[Row]) -> list[ClaimedWorkflow]:

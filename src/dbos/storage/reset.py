@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .lock_file import lock_file_path
 from .migrate_postgres import connect_postgres
 from .migrate_sqlite import connect_sqlite, explain_sqlite_error
 from .sql_files import quote_identifier
@@ -60,7 +61,7 @@ def reset_sqlite(path: str, *, truncate: bool) -> None:
         logger.info("Deleted all rows of the system database %s.", path)
         return
     # The write-ahead log of a file that is gone must not meet a new file of the same name.
-    for name in (path, path + "-wal", path + "-shm", path + "-journal"):
+    for name in (path, path + "-wal", path + "-shm", path + "-journal", lock_file_path(path)):
         if name == path or os.path.exists(name):
             os.remove(name)
     logger.info("Deleted the system database %s.", path)

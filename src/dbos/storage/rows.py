@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..types import ClaimedWorkflow, QueueConfig, RateLimit, StepRecord, VersionInfo, WorkflowOutcome
+from ..records import StepCompleted, Verdict
+from ..types import ClaimedWorkflow, QueueConfig, RateLimit, Schedule, StepRecord, VersionInfo, WorkflowOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class WorkflowRow:
     serialization: str | None
 
 
-def parse_attributes(text: str | None) -> Mapping[str, Any] | None:
+def parse_attributes(text: str | None) -> dict[str, Any] | None:
     """Attributes from their column: JSON null and SQL NULL both mean none."""
     value = json.loads(text) if text else None
     return value if isinstance(value, dict) else None
@@ -85,6 +86,7 @@ def to_claimed(row: Sequence[Any]) -> ClaimedWorkflow:
         attributes=parse_attributes(row[12]),
         queue_name=row[13],
         partition_key=row[14],
+        has_steps=bool(row[17]),
     )
 
 
@@ -135,3 +137,50 @@ def to_version(row: Sequence[Any]) -> VersionInfo:
         created_at=row[3],
         application_name=row[4],
     )
+
+
+def to_schedule(row: Sequence[Any]) -> Schedule:
+    """From the columns of find_schedule and list_schedules."""
+    (
+        schedule_id,
+        name,
+        workflow_name,
+        class_name,
+        cron,
+        status,
+        context,
+        last_fired_at,
+        automatic_backfill,
+        timezone,
+        queue_name,
+        application_name,
+    ) = row
+    return Schedule(
+        schedule_id,
+        name,
+        workflow_name,
+        class_name,
+        cron,
+        status,
+        context,
+        last_fired_at,
+        bool(automatic_backfill),
+        timezone,
+        queue_name,
+        application_name,
+    )
+
+
+def verdict_on_step(record: StepCompleted, rows: Sequence[Sequence[Any]]) -> Verdict | None:
+    """What the rows of find_step say about a record; None while its place is free."""
+    if not rows:
+        return Verdict.FENCED
+    owner, name, completed_at_ms, _ = rows[0]
+    # Whoever lost the workflow stops here, even if this very row is its own (02 R77, R136).
+    if owner != record.owner_token:
+        return Verdict.FENCED
+    if name is None:
+        return None
+    # The same completion time means that an earlier try of this record did commit (02 R84).
+    own = completed_at_ms == record.completed_at_ms
+    return Verdict.APPLIED if own or record.keep_existing else Verdict.REPEATED

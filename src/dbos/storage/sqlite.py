@@ -15,12 +15,15 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from ..logs import logger
 from .bulk import RowExists, Transaction
 from .database import News, Work
 from .encoding import NUL_FOUND, Row, encode_rows
+from .listing import choose_lines, json_contains
+from .lock_file import Presence
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
 
@@ -59,9 +62,13 @@ class SqliteConnections:
         self._write_lock = threading.RLock()
         self._readers: list[sqlite3.Connection] = []
         self._data_version = 0
+        self._presence: Presence | None = None
+        self._joined_at_version = 0
+        self._is_shared = False
         self._closed = False
         # A private memory database lives and dies with its one connection, which then also reads.
         self._shared = path == ":memory:" or "mode=memory" in path
+        add_functions(writer)
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
@@ -130,7 +137,7 @@ class SqliteConnections:
         with self._write_lock, self._errors(), self._transaction() as execute:
             rows: list[Row] = []
             for text in self._statements[name]:
-                rows = execute(text, parameters).fetchall()
+                rows = execute(text, parameters[: _parameter_count(text)]).fetchall()
             return rows
 
     def claim(self, name: str, parameters: Row, queue_name: str | None) -> list[Row]:
@@ -147,6 +154,13 @@ class SqliteConnections:
 
     def read(self, name: str, parameters: Row = ()) -> list[Row]:
         (text,) = self._statements[name]
+        return self._read(text, parameters)
+
+    def look_up(self, name: str, first: Row, asked: Mapping[str, Any], timeout_seconds: float | None) -> list[Row]:
+        (text,) = self._statements[name]
+        return self._read(*choose_lines(text, first, asked))
+
+    def _read(self, text: str, parameters: Row) -> list[Row]:
         if self._shared:
             with self._write_lock, self._errors():
                 return self._writer.execute(text, parameters).fetchall()
@@ -168,6 +182,37 @@ class SqliteConnections:
     def listen(self, handle: Callable[[str, list[str]], None]) -> None:
         """Nothing to listen to: see `announce`."""
 
+    def join(self, process: str) -> bool:
+        with self._write_lock, self._errors():
+            path: str = self._writer.execute("PRAGMA database_list").fetchone()[2]
+            self._joined_at_version = self._writer.execute("PRAGMA data_version").fetchone()[0]
+        if not path:
+            return False
+        try:
+            self._presence = Presence(path, process)
+        except OSError as error:
+            logger.warning(
+                "Other processes cannot see whether this one is alive (%s). After a crash its work waits for a launch "
+                "with the same executor id",
+                error,
+            )
+            return False
+        return True
+
+    def is_shared(self) -> bool:
+        if not self._is_shared and self._write_lock.acquire(blocking=False):
+            try:
+                with self._errors():
+                    (version,) = self._writer.execute("PRAGMA data_version").fetchone()
+            finally:
+                self._write_lock.release()
+            self._is_shared = version != self._joined_at_version
+        return self._is_shared
+
+    def find_dead(self, processes: Sequence[str], *, patient: bool) -> list[str]:
+        # The kernel knows: no patience is needed.
+        return [] if self._presence is None else self._presence.find_dead(list(processes))
+
     def changed_elsewhere(self) -> bool:
         # Asked on the writing connection, which does not count its own commits. While a commit is in progress the
         # answer can wait for the next look.
@@ -187,6 +232,8 @@ class SqliteConnections:
             self._closed = True
             self._writer.close()
         self._close_idle_readers()
+        if self._presence is not None:
+            self._presence.close()
 
     def _close_idle_readers(self) -> None:
         # Closing a connection while another thread reads with it crashes the interpreter, so each is closed by
@@ -201,7 +248,9 @@ class SqliteConnections:
     def _open_reader(self) -> sqlite3.Connection:
         if self._closed:
             raise StoreUnavailable("the system database was closed")
-        return self._connect()
+        reader = self._connect()
+        add_functions(reader)
+        return reader
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -224,6 +273,17 @@ class SqliteConnections:
 
     def _errors(self) -> Any:
         return translated_errors(self._path)
+
+
+@cache
+def _parameter_count(text: str) -> int:
+    """How many parameters a text of a statement takes; a later text may take more."""
+    return max((int(number) for number in re.findall(r"\?(\d+)", text)), default=0)
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Make the functions known that statements call and SQLite lacks."""
+    connection.create_function("json_contains", 2, json_contains, deterministic=True)
 
 
 class SqliteTransaction:

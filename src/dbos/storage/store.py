@@ -17,8 +17,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from ..error import DBOSException
-from ..records import Answer, Enqueue, Record
-from ..types import Claim, ClaimedWorkflow, QueueConfig, StepRecord, VersionInfo, WorkflowOutcome
+from ..records import Answer, Bounce, Enqueue, Record, ScheduledRun, StepCompleted, Verdict
+from ..types import (
+    Claim,
+    ClaimedWorkflow,
+    KeyHolder,
+    QueueConfig,
+    Schedule,
+    StepRecord,
+    VersionInfo,
+    WorkflowFilter,
+    WorkflowOutcome,
+)
 from .rows import WorkflowRow
 
 
@@ -80,9 +90,15 @@ class Store(Protocol):
         ...
 
     def list_steps(
-        self, workflow_id: str, *, load_output: bool, limit: int | None, offset: int | None
+        self,
+        workflow_id: str,
+        *,
+        load_output: bool,
+        limit: int | None,
+        offset: int | None,
+        timeout_seconds: float | None = None,
     ) -> list[StepRecord]:
-        """The recorded steps of one workflow in order; empty for an unknown one."""
+        """The recorded steps of one workflow in order; empty for an unknown one. Timeout as of `list_workflows`."""
         ...
 
     def find_outcomes(self, workflow_ids: Sequence[str]) -> dict[str, WorkflowOutcome]:
@@ -97,11 +113,48 @@ class Store(Protocol):
         """One workflow with its payloads, or None."""
         ...
 
-    def requeue_pending(self, executor_id: str, application_version: str, application_name: str) -> list[str]:
+    def list_workflows(self, wanted: WorkflowFilter, timeout_seconds: float | None) -> list[WorkflowRow]:
+        """The workflows of a filter by age and id, the newest or the oldest first; payloads only if asked for.
+
+        Raises DBOSQueryTimeoutError when it takes longer than `timeout_seconds` (Postgres; None is no limit).
+        """
+        ...
+
+    def requeue_pending(
+        self, executor_id: str, application_version: str, application_name: str, dead: Sequence[str] | None = None
+    ) -> list[str]:
         """Put the PENDING workflows of one executor and version back on their queue; returns their ids.
 
-        Conditional on PENDING, so asking twice changes nothing the second time.
+        With `dead`, names of processes, those stay that a process not named there owns. Conditional on PENDING, so
+        asking twice changes nothing the second time.
         """
+        ...
+
+    def join(self, process: str) -> bool:
+        """Let other processes see that this one, of that name (see `ids`), is alive: until `close`, or its death.
+
+        False where they cannot: in memory, behind poolers that keep no sessions, on file systems without locks.
+        """
+        ...
+
+    def is_shared(self) -> bool:
+        """Whether another process may have used the database since `join`."""
+        ...
+
+    def find_owners(self, application_name: str, application_version: str) -> list[str]:
+        """The names of the processes that own PENDING workflows of one version. Other releases have no names."""
+        ...
+
+    def find_dead(self, processes: Sequence[str], *, patient: bool) -> list[str]:
+        """Those of the named processes that are gone.
+
+        A process whose connection broke seems to be gone until it has another one. `patient` says that nobody is to
+        be judged while a server that has just started has probably lost them all.
+        """
+        ...
+
+    def requeue_dead(self, dead: Sequence[str], application_version: str, application_name: str) -> list[str]:
+        """Put the PENDING workflows that the named processes own back on their queue; the queue of each. Repeatable."""
         ...
 
     def claim_workflows(
@@ -119,12 +172,12 @@ class Store(Protocol):
         """The workflows that the claim with this token took and that are still its."""
         ...
 
-    def find_rate_window(self, queue: QueueConfig, application_name: str) -> int | None:
-        """When, in epoch ms, the rate limit of the queue lets the next workflow start; None when it does now."""
+    def find_rate_window(self, queue: QueueConfig, application_name: str, now_ms: int) -> int | None:
+        """When, in epoch ms, a rate limit of the queue lets the next workflow start; None when it does now."""
         ...
 
-    def find_waiting_queues(self, queue_names: Sequence[str], application_name: str) -> list[str]:
-        """Those of the queues on which something waits."""
+    def find_waiting_queues(self, queue_names: Sequence[str], claim: Claim) -> list[str]:
+        """Those of the queues on which something waits that the claimer can run."""
         ...
 
     def promote_delayed(self, application_name: str, now_ms: int) -> list[str]:
@@ -143,6 +196,19 @@ class Store(Protocol):
         """The workflow that holds a deduplication id of a queue."""
         ...
 
+    def find_key_holder(self, queue_name: str, deduplication_id: str) -> tuple[bool, KeyHolder | None]:
+        """Whether the queue is registered, and the workflow that holds a deduplication id of it."""
+        ...
+
+    def bounce(self, bounce: Bounce, now_ms: int) -> Verdict | None:
+        """Give a debounced workflow new inputs and a later start, with the step of the workflow that asks for it.
+
+        One transaction. None: the workflow is not what the bounce says any more, and nothing was written. Otherwise
+        APPLIED, and for one with a step FENCED or REPEATED, as for step records. Repeating one with a step after
+        StoreUnavailable finds its own row; without a step it bounces once more, with the same inputs and time.
+        """
+        ...
+
     def register_queue(self, queue: QueueConfig, now_ms: int, *, overwrite: bool) -> QueueConfig:
         """Insert a queue, or overwrite its row unless another application owns it; the row as it is now."""
         ...
@@ -157,8 +223,44 @@ class Store(Protocol):
         """The queues of these applications and those nobody owns, by name; all queues for None."""
         ...
 
-    def delete_queue(self, name: str) -> None:
-        """Remove the row; workflows that wait on the queue stay."""
+    def delete_queue(self, name: str) -> str | None:
+        """Remove the row; its owner. Workflows that wait on the queue stay."""
+        ...
+
+    def create_schedule(self, schedule: Schedule, step: StepCompleted | None) -> Verdict | Schedule:
+        """Insert a schedule, in workflow code together with the step row; the one that has its name if there is one.
+
+        What the owner check of the step says is the verdict; nothing is written then. Repeatable.
+        """
+        ...
+
+    def apply_schedules(self, schedules: Sequence[Schedule]) -> Schedule | None:
+        """Insert or replace all of them, or none: then the one of another application that has the name is returned.
+
+        The id, the status and the last tick of a replaced one stay.
+        """
+        ...
+
+    def find_schedule(self, name: str) -> Schedule | None: ...
+
+    def list_schedules(self, application_names: Sequence[str] | None) -> list[Schedule]:
+        """The schedules of these applications and those nobody owns, by name; all schedules for None."""
+        ...
+
+    def delete_schedule(self, name: str, step: StepCompleted | None) -> Verdict:
+        """Remove a schedule if there is one; its runs stay. `step` as for `create_schedule`."""
+        ...
+
+    def set_schedule_status(self, name: str, status: str, step: StepCompleted | None) -> Verdict:
+        """Pause or resume a schedule if there is one. `step` as for `create_schedule`."""
+        ...
+
+    def fire_schedules(self, runs: Sequence[ScheduledRun], now_ms: int) -> None:
+        """Enqueue runs of schedules with the latest version of their application; those that exist stay as they are.
+
+        A tick counts only while its schedule is active and defined as it was; its time is noted as the last one of
+        the schedule, which never goes back. All in one transaction, during which nobody else fires these schedules.
+        """
         ...
 
     def dead_letter(self, workflow_id: str, token: str, now_ms: int) -> None:
@@ -173,8 +275,11 @@ class Store(Protocol):
         """Cancel up to 1,000 active workflows whose deadline has passed; returns their ids."""
         ...
 
-    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str, now_ms: int) -> None:
-        """Put those that have neither succeeded nor failed on a queue. Repeatable."""
+    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str | None, now_ms: int) -> list[str]:
+        """Put those that have neither succeeded nor failed on a queue; the queues on which they wait now.
+
+        None is the queue on which a workflow was when it was cancelled or given up, else the internal one. Repeatable.
+        """
         ...
 
     def find_children(self, workflow_ids: Sequence[str]) -> list[str]:

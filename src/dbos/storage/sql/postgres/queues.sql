@@ -53,19 +53,24 @@ WHERE $1::text IS NULL OR application_name IS NULL
 ORDER BY name;
 
 -- name: delete_queue
-DELETE FROM {schema}.queues WHERE name = $1::text;
+-- Whoever owns it; the owner.
+DELETE FROM {schema}.queues WHERE name = $1::text
+RETURNING application_name;
 
 -- name: find_holder
 -- Who holds deduplication id $2 of queue $1.
 SELECT workflow_uuid FROM {schema}.workflow_status WHERE queue_name = $1::text AND deduplication_id = $2::text;
 
 -- name: find_waiting_queues
--- Which of the queues in $1 (a JSON array of names) have something waiting for application $2.
+-- Which of the queues in $1 (a JSON array of names) have something waiting for application $2 that a process of version
+-- $3, which is the latest or not ($4), can run: with one of the functions in $5 (a JSON array), or on queue $6.
 SELECT q.name
 FROM json_array_elements_text($1::json) AS q (name)
 WHERE EXISTS (
   SELECT FROM {schema}.workflow_status
-  WHERE queue_name = q.name AND status = 'ENQUEUED' AND (application_name = $2::text OR application_name IS NULL));
+  WHERE queue_name = q.name AND status = 'ENQUEUED' AND (application_name = $2::text OR application_name IS NULL)
+    AND (application_version = $3::text OR (application_version IS NULL AND $4::boolean))
+    AND (q.name = $6::text OR name = ANY (ARRAY(SELECT json_array_elements_text($5::json)))));
 
 -- name: promote_delayed
 -- Make the delayed workflows of application $1 that are due at $2 ENQUEUED; the queues they wait on.
@@ -108,7 +113,7 @@ WITH clock AS MATERIALIZED (
 ),
 -- include: parts/room.sql
 ), candidates AS MATERIALIZED (
-  SELECT workflow_uuid FROM {schema}.workflow_status
+  SELECT workflow_uuid, ctid AS version FROM {schema}.workflow_status
   WHERE queue_name = $1::text AND status = 'ENQUEUED'
     AND (application_name = $6::text OR application_name IS NULL)
     AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean))
@@ -138,7 +143,7 @@ WITH RECURSIVE clock AS MATERIALIZED (
           ORDER BY queue_partition_key LIMIT 1)
   FROM keys WHERE keys.key IS NOT NULL
 ), candidates AS MATERIALIZED (
-  SELECT head.workflow_uuid
+  SELECT head.workflow_uuid, head.version
   FROM keys
   CROSS JOIN LATERAL (
     SELECT LEAST(
@@ -155,7 +160,7 @@ WITH RECURSIVE clock AS MATERIALIZED (
           AND (application_name = $6::text OR application_name IS NULL)) END) AS n
   ) AS partition_room
   CROSS JOIN LATERAL (
-    SELECT workflow_uuid, priority, created_at FROM {schema}.workflow_status
+    SELECT workflow_uuid, ctid AS version, priority, created_at FROM {schema}.workflow_status
     WHERE queue_name = $1::text AND status = 'ENQUEUED' AND queue_partition_key = keys.key
       AND (application_name = $6::text OR application_name IS NULL)
       AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean))
@@ -176,3 +181,20 @@ WHERE queue_name = $1::text AND rate_limited = TRUE AND status NOT IN ('ENQUEUED
   AND (application_name = $2::text OR application_name IS NULL)
 ORDER BY started_at_epoch_ms DESC
 OFFSET $3::int8 - 1 LIMIT 1;
+
+-- name: find_partition_rate_window
+-- The same for the rate limit of each partition, of which $3 are allowed in $5 ms: when the first of those full at $4 lets
+-- the next one start that waits. Only what was started within the period counts, so only that is read.
+SELECT min(nth.ms) + $5::int8
+FROM (
+  SELECT queue_partition_key AS key,
+         (array_agg(started_at_epoch_ms ORDER BY started_at_epoch_ms DESC))[$3::int4] AS ms
+  FROM {schema}.workflow_status
+  WHERE queue_name = $1::text AND rate_limited = TRUE AND status NOT IN ('ENQUEUED', 'DELAYED')
+    AND started_at_epoch_ms > $4::int8 - $5::int8
+    AND (application_name = $2::text OR application_name IS NULL)
+  GROUP BY queue_partition_key
+) AS nth
+WHERE nth.ms IS NOT NULL AND EXISTS (
+  SELECT FROM {schema}.workflow_status
+  WHERE queue_name = $1::text AND status = 'ENQUEUED' AND queue_partition_key = nth.key);

@@ -3,7 +3,7 @@
 -- a application, r recovery attempts, to timeout, dl deadline, u user, ro roles, ar assumed role, at attributes;
 -- of a child start also p parent, pt its owner token, i step id, b began, f finished, rj reject an existing one.
 -- of a workflow that waits on a queue also q queue, pr priority, dd deduplication id, pk partition key, du delayed
--- until, sn schedule.
+-- until, sn schedule, db debounced, de debounce deadline.
 -- $2 is the process's clock in ms; status times of this table come from the database clock.
 
 -- Plans must not depend on how large the planner believes a table to be, since it may have been empty a moment ago.
@@ -17,7 +17,7 @@ WITH input AS MATERIALIZED (
   SELECT * FROM json_to_recordset($1::json)
     AS r (w text, s text, n text, cn text, gn text, "in" text, z text, ct text, ot text, x text, v text, ai text,
           a text, r int8, "to" int8, dl int8, u text, ro text, ar text, at text,
-          q text, pr int4, dd text, pk text, du int8, sn text)
+          q text, pr int4, dd text, pk text, du int8, sn text, db boolean, de int8)
 ), inputs AS MATERIALIZED (
   SELECT jsonb_object_agg(ct, "in") AS by_token FROM input
 ), started AS (
@@ -26,9 +26,9 @@ WITH input AS MATERIALIZED (
      application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
      workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes,
      queue_name, priority, deduplication_id,
-     queue_partition_key, delay_until_epoch_ms, schedule_name)
+     queue_partition_key, delay_until_epoch_ms, schedule_name, is_debounced, debounce_deadline_epoch_ms)
   SELECT w, s, n, cn, gn, z, ct, ot, x, v, ai, a, r, "to", dl, u, ro, ar, at::jsonb,
-         q, COALESCE(pr, 0), dd, pk, du, sn
+         q, COALESCE(pr, 0), dd, pk, du, sn, COALESCE(db, FALSE), de
   FROM input ORDER BY w
   ON CONFLICT DO NOTHING
   RETURNING workflow_uuid, creator_xid
@@ -44,7 +44,7 @@ WITH input AS MATERIALIZED (
   SELECT * FROM json_to_recordset($1::json)
     AS r (w text, s text, n text, cn text, gn text, "in" text, z text, ct text, ot text, x text, v text, ai text,
           a text, r int8, "to" int8, dl int8, u text, ro text, ar text, at text, p text, pt text, i int4,
-          q text, pr int4, dd text, pk text, du int8, sn text)
+          q text, pr int4, dd text, pk text, du int8, sn text, db boolean, de int8)
   ORDER BY p, w
 ), inputs AS MATERIALIZED (
   SELECT jsonb_object_agg(ct, "in") AS by_token FROM input
@@ -54,9 +54,9 @@ WITH input AS MATERIALIZED (
      application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
      workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes,
      parent_workflow_id, queue_name, priority, deduplication_id,
-     queue_partition_key, delay_until_epoch_ms, schedule_name)
+     queue_partition_key, delay_until_epoch_ms, schedule_name, is_debounced, debounce_deadline_epoch_ms)
   SELECT w, s, n, cn, gn, z, ct, ot, x, v, ai, a, r, "to", dl, u, ro, ar, at::jsonb, p,
-         q, COALESCE(pr, 0), dd, pk, du, sn
+         q, COALESCE(pr, 0), dd, pk, du, sn, COALESCE(db, FALSE), de
   FROM input
   CROSS JOIN LATERAL (
     SELECT owner_xid FROM {schema}.workflow_status WHERE workflow_uuid = input.p FOR NO KEY UPDATE
@@ -150,12 +150,15 @@ WHERE w.workflow_uuid = $1::text;
 
 -- name: requeue_pending
 -- Recovery: hand the PENDING workflows of one executor ($3) and version ($4) of the application ($5) back to their
--- queue, or to the internal one ($1). Only rows still PENDING change, so asking twice is harmless.
+-- queue, or to the internal one ($1). Only rows still PENDING change, so asking twice is harmless. With $6 (a JSON array
+-- of processes that are gone) those that another process of ours owns stay with it; of any other owner nothing is known.
 UPDATE {schema}.workflow_status
 SET status = 'ENQUEUED', owner_xid = NULL, started_at_epoch_ms = NULL,
     queue_name = COALESCE(queue_name, $1::text), updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint
 WHERE status = 'PENDING' AND executor_id = $3::text AND application_version = $4::text
   AND (application_name = $5::text OR application_name IS NULL) AND $2::int8 IS NOT NULL
+  AND ($6::text IS NULL OR owner_xid IS NULL OR owner_xid NOT LIKE '________-____-8___-____-____________'
+       OR left(owner_xid, 18) = ANY (ARRAY(SELECT json_array_elements_text($6::json))))
 RETURNING workflow_uuid;
 
 -- name: find_claimed
@@ -163,7 +166,8 @@ RETURNING workflow_uuid;
 SELECT w.workflow_uuid, w.status, w.name, w.class_name, w.config_name, w.owner_xid,
   COALESCE((SELECT i.inputs FROM {schema}.workflow_input AS i WHERE i.workflow_uuid = w.workflow_uuid), w.inputs),
   w.serialization, w.recovery_attempts, w.workflow_deadline_epoch_ms, w.authenticated_user,
-  w.authenticated_roles, w.attributes::text, w.queue_name, w.queue_partition_key, w.priority, w.created_at
+  w.authenticated_roles, w.attributes::text, COALESCE(w.queue_name, '_dbos_internal_queue'), w.queue_partition_key, w.priority, w.created_at,
+  EXISTS (SELECT FROM {schema}.operation_outputs AS o WHERE o.workflow_uuid = w.workflow_uuid)::int4
 FROM {schema}.workflow_status AS w WHERE w.status = 'PENDING' AND w.owner_xid = $1::text;
 
 -- name: count_waiting_elsewhere
@@ -177,8 +181,9 @@ GROUP BY application_version, status;
 -- name: dead_letter
 -- Give a workflow up whose attempts are used; only the claim ($2) that counted them may.
 UPDATE {schema}.workflow_status
-SET status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED', owner_xid = NULL, queue_name = NULL, deduplication_id = NULL,
-    started_at_epoch_ms = NULL, updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint,
+SET status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED',
+-- include: parts/leave_queue.sql
+    updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint,
     completed_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint
 WHERE workflow_uuid = $1::text AND status = 'PENDING' AND owner_xid = $2::text AND $3::int8 IS NOT NULL;
 
@@ -192,8 +197,9 @@ WITH chosen AS MATERIALIZED (
   FOR NO KEY UPDATE
 )
 UPDATE {schema}.workflow_status AS w
-SET status = 'CANCELLED', owner_xid = NULL, queue_name = NULL, deduplication_id = NULL,
-    started_at_epoch_ms = NULL, updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint,
+SET status = 'CANCELLED',
+-- include: parts/leave_queue.sql
+    updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint,
     completed_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint
 FROM chosen
 WHERE w.workflow_uuid = chosen.workflow_uuid AND $2::int8 IS NOT NULL;
@@ -205,8 +211,9 @@ WHERE parent_workflow_id = ANY (ARRAY(SELECT json_array_elements_text($1::json))
 -- name: cancel_overdue
 -- Cancel up to 1,000 active workflows of the application ($1) whose deadline is before $2, earliest first.
 UPDATE {schema}.workflow_status
-SET status = 'CANCELLED', owner_xid = NULL, queue_name = NULL, deduplication_id = NULL,
-    started_at_epoch_ms = NULL, updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint,
+SET status = 'CANCELLED',
+-- include: parts/leave_queue.sql
+    updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint,
     completed_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint
 WHERE workflow_uuid IN (
   SELECT workflow_uuid FROM {schema}.workflow_status
@@ -228,7 +235,9 @@ SELECT workflow_uuid FROM {schema}.workflow_status
 WHERE workflow_uuid = ANY (ARRAY(SELECT json_array_elements_text($1::json)));
 
 -- name: resume_workflows
--- Put the workflows in $1 (a JSON array of ids) that have neither succeeded nor failed onto queue $3.
+-- Put the workflows in $1 (a JSON array of ids) that have neither succeeded nor failed onto queue $3. Without one, those
+-- that were cancelled or given up go back to the queue they were on (see parts/leave_queue.sql), all others to the
+-- internal queue $4. The note of that queue stays, so that doing it again comes to the same.
 WITH chosen AS MATERIALIZED (
   SELECT workflow_uuid FROM {schema}.workflow_status
   WHERE workflow_uuid = ANY (ARRAY(SELECT json_array_elements_text($1::json)))
@@ -237,8 +246,12 @@ WITH chosen AS MATERIALIZED (
   FOR NO KEY UPDATE
 )
 UPDATE {schema}.workflow_status AS w
-SET status = 'ENQUEUED', queue_name = $3::text, recovery_attempts = 0, owner_xid = NULL,
+SET status = 'ENQUEUED', recovery_attempts = 0, owner_xid = NULL,
+    queue_name = COALESCE(
+      $3::text, CASE WHEN request LIKE '{"dbos.queue":%' THEN request::json ->> 'dbos.queue' END, $4::text),
+    request = CASE WHEN $3::text IS NOT NULL AND request LIKE '{"dbos.queue":%' THEN NULL ELSE request END,
     workflow_deadline_epoch_ms = NULL, deduplication_id = NULL, started_at_epoch_ms = NULL,
     completed_at = NULL, updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint
 FROM chosen
-WHERE w.workflow_uuid = chosen.workflow_uuid AND $2::int8 IS NOT NULL;
+WHERE w.workflow_uuid = chosen.workflow_uuid AND $2::int8 IS NOT NULL
+RETURNING w.queue_name;

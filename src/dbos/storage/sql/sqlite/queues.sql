@@ -53,20 +53,25 @@ WHERE ?1 IS NULL OR application_name IS NULL
 ORDER BY name;
 
 -- name: delete_queue
-DELETE FROM queues WHERE name = ?1;
+-- Whoever owns it; the owner.
+DELETE FROM queues WHERE name = ?1
+RETURNING application_name;
 
 -- name: find_holder
 -- Who holds deduplication id ?2 of queue ?1.
 SELECT workflow_uuid FROM workflow_status WHERE queue_name = ?1 AND deduplication_id = ?2;
 
 -- name: find_waiting_queues
--- Which of the queues in ?1 (a JSON array of names) have something waiting for application ?2.
+-- Which of the queues in ?1 (a JSON array of names) have something waiting for application ?2 that a process of version
+-- ?3, which is the latest or not (?4), can run: with one of the functions in ?5 (a JSON array), or on queue ?6.
 SELECT q.value
 FROM json_each(?1) AS q
 WHERE EXISTS (
   SELECT 1 FROM workflow_status
   WHERE queue_name = q.value AND status = 'ENQUEUED' AND status IN ('ENQUEUED', 'PENDING')
-    AND (application_name = ?2 OR application_name IS NULL));
+    AND (application_name = ?2 OR application_name IS NULL)
+    AND (application_version = ?3 OR (application_version IS NULL AND ?4))
+    AND (q.value = ?6 OR name IN (SELECT value FROM json_each(?5))));
 
 -- name: promote_delayed
 -- Make the delayed workflows of application ?1 that are due at ?2 ENQUEUED; the queues they wait on.
@@ -177,3 +182,20 @@ WHERE queue_name = ?1 AND rate_limited = TRUE AND status NOT IN ('ENQUEUED', 'DE
   AND (application_name = ?2 OR application_name IS NULL)
 ORDER BY started_at_epoch_ms DESC
 LIMIT 1 OFFSET ?3 - 1;
+
+-- name: find_partition_rate_window
+-- The same for the rate limit of each partition, of which ?3 are allowed in ?5 ms: when the first of those full at ?4 lets
+-- the next one start that waits. Only what was started within the period counts, so only that is read.
+SELECT min(nth.ms) + ?5
+FROM (
+  SELECT queue_partition_key AS key, started_at_epoch_ms AS ms,
+         row_number() OVER (PARTITION BY queue_partition_key ORDER BY started_at_epoch_ms DESC) AS number
+  FROM workflow_status
+  WHERE queue_name = ?1 AND rate_limited = TRUE AND status NOT IN ('ENQUEUED', 'DELAYED')
+    AND started_at_epoch_ms > ?4 - ?5
+    AND (application_name = ?2 OR application_name IS NULL)
+) AS nth
+WHERE nth.number = ?3 AND EXISTS (
+  SELECT 1 FROM workflow_status
+  WHERE queue_name = ?1 AND status = 'ENQUEUED' AND status IN ('ENQUEUED', 'PENDING')
+    AND queue_partition_key = nth.key AND queue_partition_key IS NOT NULL);

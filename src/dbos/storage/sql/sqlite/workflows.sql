@@ -3,7 +3,7 @@
 -- a application, r recovery attempts, to timeout, dl deadline, u user, ro roles, ar assumed role, at attributes;
 -- of a child start also p parent, pt its owner token, i step id, b began, f finished, rj reject an existing one.
 -- of a workflow that waits on a queue also q queue, pr priority, dd deduplication id, pk partition key, du delayed
--- until, sn schedule.
+-- until, sn schedule, db debounced, de debounce deadline.
 -- Every time is supplied by the process (?2): the defaults frozen into an old file may have second precision.
 
 -- name: start_workflows
@@ -14,12 +14,13 @@ INSERT INTO workflow_status
    application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
    workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes,
    queue_name, priority, deduplication_id, queue_partition_key,
-   delay_until_epoch_ms, schedule_name, created_at, updated_at)
+   delay_until_epoch_ms, schedule_name, is_debounced, debounce_deadline_epoch_ms, created_at, updated_at)
 SELECT json_extract(r.value, '$.w'), json_extract(r.value, '$.s'), json_extract(r.value, '$.n'), json_extract(r.value, '$.cn'), json_extract(r.value, '$.gn'),
        json_extract(r.value, '$.z'), json_extract(r.value, '$.ct'), json_extract(r.value, '$.ot'), json_extract(r.value, '$.x'), json_extract(r.value, '$.v'),
        json_extract(r.value, '$.ai'), json_extract(r.value, '$.a'), json_extract(r.value, '$.r'), json_extract(r.value, '$.to'), json_extract(r.value, '$.dl'),
        json_extract(r.value, '$.u'), json_extract(r.value, '$.ro'), json_extract(r.value, '$.ar'), json_extract(r.value, '$.at'),
        json_extract(r.value, '$.q'), COALESCE(json_extract(r.value, '$.pr'), 0), json_extract(r.value, '$.dd'), json_extract(r.value, '$.pk'), json_extract(r.value, '$.du'), json_extract(r.value, '$.sn'),
+       COALESCE(json_extract(r.value, '$.db'), 0), json_extract(r.value, '$.de'),
        ?2, ?2
 FROM json_each(?1) AS r
 WHERE TRUE
@@ -39,12 +40,13 @@ INSERT INTO workflow_status
    application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
    workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes,
    parent_workflow_id, queue_name, priority, deduplication_id, queue_partition_key,
-   delay_until_epoch_ms, schedule_name, created_at, updated_at)
+   delay_until_epoch_ms, schedule_name, is_debounced, debounce_deadline_epoch_ms, created_at, updated_at)
 SELECT json_extract(r.value, '$.w'), json_extract(r.value, '$.s'), json_extract(r.value, '$.n'), json_extract(r.value, '$.cn'), json_extract(r.value, '$.gn'),
        json_extract(r.value, '$.z'), json_extract(r.value, '$.ct'), json_extract(r.value, '$.ot'), json_extract(r.value, '$.x'), json_extract(r.value, '$.v'),
        json_extract(r.value, '$.ai'), json_extract(r.value, '$.a'), json_extract(r.value, '$.r'), json_extract(r.value, '$.to'), json_extract(r.value, '$.dl'),
        json_extract(r.value, '$.u'), json_extract(r.value, '$.ro'), json_extract(r.value, '$.ar'), json_extract(r.value, '$.at'),
        p.workflow_uuid, json_extract(r.value, '$.q'), COALESCE(json_extract(r.value, '$.pr'), 0), json_extract(r.value, '$.dd'), json_extract(r.value, '$.pk'), json_extract(r.value, '$.du'), json_extract(r.value, '$.sn'),
+       COALESCE(json_extract(r.value, '$.db'), 0), json_extract(r.value, '$.de'),
        ?2, ?2
 FROM json_each(?1) AS r
 JOIN workflow_status AS p ON p.workflow_uuid = json_extract(r.value, '$.p') AND p.owner_xid = json_extract(r.value, '$.pt')
@@ -123,12 +125,15 @@ WHERE w.workflow_uuid = ?1;
 
 -- name: requeue_pending
 -- Recovery: hand the PENDING workflows of one executor (?3) and version (?4) of the application (?5) back to their
--- queue, or to the internal one (?1). Only rows still PENDING change, so asking twice is harmless.
+-- queue, or to the internal one (?1). Only rows still PENDING change, so asking twice is harmless. With ?6 (a JSON array
+-- of processes that are gone) those that another process of ours owns stay with it; of any other owner nothing is known.
 UPDATE workflow_status
 SET status = 'ENQUEUED', owner_xid = NULL, started_at_epoch_ms = NULL,
     queue_name = COALESCE(queue_name, ?1), updated_at = ?2
 WHERE status = 'PENDING' AND executor_id = ?3 AND application_version = ?4
   AND (application_name = ?5 OR application_name IS NULL)
+  AND (?6 IS NULL OR owner_xid IS NULL OR owner_xid NOT LIKE '________-____-8___-____-____________'
+       OR substr(owner_xid, 1, 18) IN (SELECT value FROM json_each(?6)))
 RETURNING workflow_uuid;
 
 -- name: find_claimed
@@ -136,7 +141,8 @@ RETURNING workflow_uuid;
 SELECT workflow_uuid, status, name, class_name, config_name, owner_xid,
   COALESCE((SELECT i.inputs FROM workflow_input AS i WHERE i.workflow_uuid = workflow_status.workflow_uuid), inputs),
   serialization, recovery_attempts, workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, attributes,
-  queue_name, queue_partition_key, priority, created_at
+  COALESCE(queue_name, '_dbos_internal_queue'), queue_partition_key, priority, created_at,
+  EXISTS (SELECT 1 FROM operation_outputs AS o WHERE o.workflow_uuid = workflow_status.workflow_uuid)
 FROM workflow_status WHERE status = 'PENDING' AND owner_xid = ?1;
 
 -- name: count_waiting_elsewhere
@@ -150,15 +156,17 @@ GROUP BY application_version, status;
 -- name: dead_letter
 -- Give a workflow up whose attempts are used; only the claim (?2) that counted them may.
 UPDATE workflow_status
-SET status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED', owner_xid = NULL, queue_name = NULL, deduplication_id = NULL,
-    started_at_epoch_ms = NULL, updated_at = ?3, completed_at = ?3
+SET status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED',
+-- include: parts/leave_queue.sql
+    updated_at = ?3, completed_at = ?3
 WHERE workflow_uuid = ?1 AND status = 'PENDING' AND owner_xid = ?2;
 
 -- name: cancel_workflows
 -- Cancel the workflows in ?1 (a JSON array of ids) that have neither succeeded nor failed.
 UPDATE workflow_status
-SET status = 'CANCELLED', owner_xid = NULL, queue_name = NULL, deduplication_id = NULL,
-    started_at_epoch_ms = NULL, updated_at = ?2, completed_at = ?2
+SET status = 'CANCELLED',
+-- include: parts/leave_queue.sql
+    updated_at = ?2, completed_at = ?2
 WHERE workflow_uuid IN (SELECT value FROM json_each(?1)) AND status NOT IN ('SUCCESS', 'ERROR');
 
 -- name: find_children
@@ -168,8 +176,9 @@ JOIN workflow_status AS c ON c.parent_workflow_id = r.value AND c.parent_workflo
 -- name: cancel_overdue
 -- Cancel up to 1,000 active workflows of the application (?1) whose deadline is before ?2, earliest first.
 UPDATE workflow_status
-SET status = 'CANCELLED', owner_xid = NULL, queue_name = NULL, deduplication_id = NULL,
-    started_at_epoch_ms = NULL, updated_at = ?2, completed_at = ?2
+SET status = 'CANCELLED',
+-- include: parts/leave_queue.sql
+    updated_at = ?2, completed_at = ?2
 WHERE workflow_uuid IN (
   SELECT workflow_uuid FROM workflow_status
   WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED') AND workflow_deadline_epoch_ms IS NOT NULL
@@ -189,9 +198,15 @@ WHERE w.status = 'CANCELLED';
 SELECT w.workflow_uuid FROM json_each(?1) AS r JOIN workflow_status AS w ON w.workflow_uuid = r.value;
 
 -- name: resume_workflows
--- Put the workflows in ?1 (a JSON array of ids) that have neither succeeded nor failed onto queue ?3.
+-- Put the workflows in ?1 (a JSON array of ids) that have neither succeeded nor failed onto queue ?3. Without one, those
+-- that were cancelled or given up go back to the queue they were on (see parts/leave_queue.sql), all others to the
+-- internal queue ?4. The note of that queue stays, so that doing it again comes to the same.
 UPDATE workflow_status
-SET status = 'ENQUEUED', queue_name = ?3, recovery_attempts = 0, owner_xid = NULL,
+SET status = 'ENQUEUED', recovery_attempts = 0, owner_xid = NULL,
+    queue_name = COALESCE(
+      ?3, CASE WHEN request LIKE '{"dbos.queue":%' THEN json_extract(request, '$."dbos.queue"') END, ?4),
+    request = CASE WHEN ?3 IS NOT NULL AND request LIKE '{"dbos.queue":%' THEN NULL ELSE request END,
     workflow_deadline_epoch_ms = NULL, deduplication_id = NULL, started_at_epoch_ms = NULL,
     completed_at = NULL, updated_at = ?2
-WHERE workflow_uuid IN (SELECT value FROM json_each(?1)) AND status NOT IN ('SUCCESS', 'ERROR');
+WHERE workflow_uuid IN (SELECT value FROM json_each(?1)) AND status NOT IN ('SUCCESS', 'ERROR')
+RETURNING queue_name;

@@ -1,0 +1,198 @@
+"""Creating, changing and running schedules by hand, as plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from ..error import DBOSException
+from ..logs import logger
+from ..records import ScheduledRun, StepCompleted, Verdict
+from ..storage.store import StoreFailed
+from ..types import Schedule, WorkflowSchedule
+from .context import current_execution
+from .cron import Ticks
+from .errors import ExecutionInterrupted
+from .operations import decode, operation_plan, record_operation
+from .plans import Plan, Read
+from .scheduler import RUNS_AT_ONCE, make_run, read_context, run_id
+from .steps import accept
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+# Carries a change out, in workflow code together with the step row it is given.
+Change = Callable[["StepCompleted | None"], Plan[Verdict]]
+
+
+def create_plan(engine: Engine, make: Callable[[], Plan[Schedule]]) -> Plan[None]:
+    """Insert the schedule that `make` gives; DBOSException when its name is in use."""
+
+    def create(step: StepCompleted | None) -> Plan[Verdict]:
+        schedule = yield from make()
+        answer: Verdict | Schedule = yield Read(lambda store: store.create_schedule(schedule, step))
+        if isinstance(answer, Schedule):
+            raise DBOSException(taken(answer, schedule.application_name))
+        return answer
+
+    yield from change_plan(engine, "DBOS.createSchedule", create)
+
+
+def delete_plan(engine: Engine, name: str) -> Plan[None]:
+    def delete(step: StepCompleted | None) -> Plan[Verdict]:
+        verdict: Verdict = yield Read(lambda store: store.delete_schedule(name, step))
+        return verdict
+
+    yield from change_plan(engine, "DBOS.deleteSchedule", delete)
+
+
+def set_status_plan(engine: Engine, name: str, status: str) -> Plan[None]:
+    def change(step: StepCompleted | None) -> Plan[Verdict]:
+        verdict: Verdict = yield Read(lambda store: store.set_schedule_status(name, status, step))
+        return verdict
+
+    yield from change_plan(engine, "DBOS.pauseSchedule" if status == "PAUSED" else "DBOS.resumeSchedule", change)
+
+
+def change_plan(engine: Engine, step_name: str, change: Change) -> Plan[None]:
+    """Change something in the database; in workflow code as a step, which is written in the transaction of the change.
+
+    What `change` refuses with a DBOSException is recorded as the step's error.
+    """
+    execution = current_execution()
+    if execution is None:
+        yield from change(None)
+        engine.scheduler.look_now()
+        return
+    step_id = execution.draw()
+    record = yield from execution.find_recorded(step_id, step_name)
+    if record is not None:
+        decode(execution, record).get()
+        return
+    now_ms = engine.clock.now_ms()
+    step = StepCompleted(
+        execution.workflow_id,
+        execution.owner_token,
+        step_id,
+        step_name,
+        engine.payloads.encode_value(None),
+        None,
+        engine.payloads.configured_name,
+        now_ms,
+        now_ms,
+        engine.settings.name,
+    )
+    try:
+        verdict = yield from change(step)
+    except StoreFailed as error:
+        raise ExecutionInterrupted(error) from error
+    except DBOSException as error:
+        yield from record_operation(execution, step_id, step_name, now_ms, error=error)
+        raise
+    accept(execution, step_id, verdict)
+    engine.scheduler.look_now()
+
+
+def apply_plan(engine: Engine, schedules: Sequence[Schedule]) -> Plan[None]:
+    """Create or replace all of them, or none when another application owns one."""
+    foreign: Schedule | None = yield Read(lambda store: store.apply_schedules(schedules))
+    if foreign is not None:
+        raise DBOSException(taken(foreign, engine.settings.name))
+    engine.scheduler.look_now()
+
+
+def find_plan(engine: Engine, name: str) -> Plan[WorkflowSchedule | None]:
+    def find() -> Plan[WorkflowSchedule | None]:
+        found: Schedule | None = yield Read(lambda store: store.find_schedule(name))
+        return None if found is None else describe(engine, found)
+
+    return (yield from operation_plan("DBOS.getSchedule", find()))
+
+
+def list_plan(
+    engine: Engine, applications: Sequence[str] | None, wanted: Callable[[Schedule], bool]
+) -> Plan[list[WorkflowSchedule]]:
+    def find() -> Plan[list[WorkflowSchedule]]:
+        found: list[Schedule] = yield Read(lambda store: store.list_schedules(applications))
+        return [describe(engine, schedule) for schedule in found if wanted(schedule)]
+
+    return (yield from operation_plan("DBOS.listSchedules", find()))
+
+
+def trigger_plan(engine: Engine, name: str) -> Plan[str]:
+    """Enqueue a run now, whatever the times and the status of the schedule; its id."""
+    schedule = yield from _existing(name)
+    now = datetime.fromtimestamp(engine.clock.now(), timezone.utc)
+    workflow_id = f"sched-{name}-trigger-{now.isoformat(timespec='microseconds')}"
+    run = make_run(engine, schedule, read_context(engine, schedule), now, None, workflow_id=workflow_id)
+    yield from _write(engine, [run])
+    return workflow_id
+
+
+def backfill_plan(engine: Engine, name: str, start: datetime, end: datetime) -> Plan[list[str]]:
+    """Enqueue a run for each tick later than `start` and earlier than `end`, unless it has one; the ids of all."""
+    schedule = yield from _existing(name)
+    context = read_context(engine, schedule)
+    ids: list[str] = []
+    runs: list[ScheduledRun] = []
+    for tick in Ticks(schedule.cron, schedule.timezone).between(start, end):
+        runs.append(make_run(engine, schedule, context, tick, None))
+        ids.append(run_id(schedule, tick))
+        if len(runs) == RUNS_AT_ONCE:
+            yield from _write(engine, runs)
+            runs = []
+    if runs:
+        yield from _write(engine, runs)
+    return ids
+
+
+def _existing(name: str) -> Plan[Schedule]:
+    schedule: Schedule | None = yield Read(lambda store: store.find_schedule(name))
+    if schedule is None:
+        raise DBOSException(f"There is no schedule {name!r}. Create it with DBOS.create_schedule.")
+    return schedule
+
+
+def _write(engine: Engine, runs: Sequence[ScheduledRun]) -> Plan[None]:
+    yield Read(lambda store: store.fire_schedules(runs, engine.clock.now_ms()))
+    engine.dispatcher.note_queued({run.record.queue.queue_name for run in runs if run.record.queue is not None})
+
+
+def taken(known: Schedule, application_name: str | None) -> str:
+    """The text of the error for a name in use."""
+    owner = known.application_name
+    if owner is not None and owner != application_name:
+        return (
+            f"Schedule {known.name!r} belongs to application {owner!r}, not to {application_name!r}. The "
+            f"applications of a database share the names of schedules: choose another one"
+        )
+    return f"Schedule {known.name!r} exists already. Use DBOS.apply_schedules to replace it, or delete it first"
+
+
+def describe(engine: Engine, schedule: Schedule) -> WorkflowSchedule:
+    """What the public calls return."""
+    context: Any
+    try:
+        context = read_context(engine, schedule)
+    except DBOSException as error:
+        logger.warning("%s", error)
+        context = schedule.context
+    return WorkflowSchedule(
+        schedule_id=schedule.plain_id,
+        schedule_name=schedule.name,
+        workflow_name=schedule.workflow_name,
+        workflow_class_name=schedule.class_name,
+        schedule=schedule.cron,
+        status=schedule.status,
+        context=context,
+        last_fired_at=schedule.last_fired_at,
+        automatic_backfill=schedule.automatic_backfill,
+        cron_timezone=schedule.timezone,
+        queue_name=schedule.queue_name,
+        application_name=schedule.application_name,
+        shard_key=None,
+        overlap=schedule.overlap,
+        catch_up=schedule.catch_up,
+        problem=engine.scheduler.problem(schedule),
+    )

@@ -1,0 +1,515 @@
+"""`DBOS.list_workflows` and `DBOS.list_queued_workflows` (05 section 11.3, 03 R102)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import psycopg
+import pytest
+
+from dbos import DBOS, SetEnqueueOptions, SetWorkflowAttributes, SetWorkflowID, WorkflowStatus
+from dbos.error import DBOSException, DBOSQueryTimeoutError
+from tests.helpers import Gate, replay, rows, step_names, wait_until
+
+Config = dict[str, Any]
+Insert = Callable[..., None]
+
+MONDAY = datetime(2026, 1, 5, 12, 0, tzinfo=timezone.utc)
+MONDAY_MS = int(MONDAY.timestamp() * 1000)
+
+
+def at(milliseconds: int) -> str:
+    """A time as the filters take it."""
+    return (MONDAY + timedelta(milliseconds=milliseconds)).isoformat()
+
+
+@pytest.fixture
+def insert(app: type[DBOS], database_url: str) -> Insert:
+    """Writes a workflow as some process might have: the columns that matter, the others as usual."""
+
+    def insert_one(workflow_id: str, **given: Any) -> None:
+        row = {
+            "workflow_uuid": workflow_id,
+            "status": "SUCCESS",
+            "name": "f",
+            "application_name": "test-app",
+            "created_at": MONDAY_MS,
+            "updated_at": MONDAY_MS,
+        } | given
+        names, places = ", ".join(row), ", ".join(["%s"] * len(row))
+        rows(database_url, f"INSERT INTO workflow_status ({names}) VALUES ({places})", *row.values())
+
+    return insert_one
+
+
+def ids(found: list[WorkflowStatus]) -> list[str]:
+    return [status.workflow_id for status in found]
+
+
+def listed(**filters: Any) -> list[str]:
+    return ids(DBOS.list_workflows(**filters))
+
+
+# --- what is listed
+
+
+def test_a_listing_shows_everything_that_is_known_of_a_workflow(app: type[DBOS], database_url: str) -> None:
+    """05 section 11.2: the same as the status of one workflow, attribute for attribute."""
+
+    @DBOS.workflow(name="adds")
+    def adds(number: int, *, more: int = 0) -> int:
+        return number + more
+
+    @DBOS.workflow(name="fails")
+    def fails() -> None:
+        raise ValueError("no")
+
+    DBOS.register_queue("mail")
+    with SetWorkflowID("a"), SetWorkflowAttributes({"kind": "sum"}):
+        assert adds(2, more=3) == 5
+    with SetWorkflowID("b"), pytest.raises(ValueError, match="no"):
+        fails()
+    with SetWorkflowID("c"), SetEnqueueOptions(priority=4):
+        DBOS.enqueue_workflow("mail", adds, 7).get_result()
+    found = DBOS.list_workflows()
+    assert ids(found) == ["a", "b", "c"]
+    assert (found[0].input, found[0].output, found[0].error) == ({"args": (2,), "kwargs": {"more": 3}}, 5, None)
+    assert (found[1].output, str(found[1].error)) == (None, "no")
+    assert (found[2].queue_name, found[2].priority, found[2].dequeued_at is not None) == ("mail", 4, True)
+    assert found[0].attributes == {"kind": "sum"}
+    for status in found:
+        one = DBOS.get_workflow_status(status.workflow_id)
+        assert one is not None
+        mine, its = dict(vars(status)), dict(vars(one))
+        assert str(mine.pop("error")) == str(its.pop("error"))
+        assert mine == its
+        assert set(vars(status)) == set(WorkflowStatus.__annotations__)
+
+
+def test_payloads_that_are_not_wanted_are_not_read(
+    app: type[DBOS], dbos_log: None, caplog: pytest.LogCaptureFixture, database_url: str
+) -> None:
+    """05 R72: nothing of them reaches the process, so even an unreadable one is not noticed."""
+
+    @DBOS.workflow()
+    def work(number: int) -> int:
+        return number
+
+    with SetWorkflowID("w"):
+        work(1)
+    rows(database_url, "UPDATE workflow_input SET inputs = 'broken'")
+    rows(database_url, "UPDATE workflow_output SET output = 'broken'")
+    (status,) = DBOS.list_workflows(load_input=False, load_output=False)
+    assert (status.input, status.output, status.error, status.status) == (None, None, None, "SUCCESS")
+    assert caplog.messages == []
+    assert [DBOS.list_workflows(load_input=False)[0].input, DBOS.list_workflows(load_output=False)[0].output] == [
+        None,
+        None,
+    ]
+
+
+def test_an_unreadable_payload_is_shown_as_it_is_stored(
+    app: type[DBOS], dbos_log: None, caplog: pytest.LogCaptureFixture, database_url: str
+) -> None:
+    """05 R71: with a warning, and the other workflows are listed."""
+
+    @DBOS.workflow()
+    def work(number: int) -> int:
+        return number
+
+    for workflow_id in ("good", "bad"):
+        with SetWorkflowID(workflow_id):
+            work(1)
+    rows(database_url, "UPDATE workflow_input SET inputs = 'in' WHERE workflow_uuid = 'bad'")
+    rows(database_url, "UPDATE workflow_output SET output = 'out' WHERE workflow_uuid = 'bad'")
+    rows(database_url, "UPDATE workflow_status SET authenticated_roles = '[' WHERE workflow_uuid = 'bad'")
+    good, bad = DBOS.list_workflows()
+    assert (good.input, good.output) == ({"args": (1,), "kwargs": {}}, 1)
+    assert (bad.input, bad.output, bad.authenticated_roles) == ("in", "out", "[")
+    assert sum("workflow bad cannot be read back" in message for message in caplog.messages) == 3
+
+
+def test_payloads_of_rows_that_older_releases_wrote_are_found(insert: Insert) -> None:
+    """05 section 2.1: inputs and outcome in the row itself."""
+    insert("w", inputs='{"positionalArgs": [1], "namedArgs": {}}', output="2", serialization="portable_json")
+    (status,) = DBOS.list_workflows()
+    assert status.input is not None
+    assert (list(status.input["args"]), status.output) == ([1], 2)
+
+
+# --- order and pages
+
+
+def test_the_order_is_total_and_pages_neither_repeat_nor_skip(insert: Insert) -> None:
+    """05 R73 and section 15: by age, within a millisecond by id."""
+    for number in (4, 2, 9, 0, 7):
+        insert(f"same-{number}")
+    insert("older", created_at=MONDAY_MS - 1)
+    insert("newer", created_at=MONDAY_MS + 1)
+    whole = ["older", "same-0", "same-2", "same-4", "same-7", "same-9", "newer"]
+    assert listed() == whole
+    assert listed(sort_desc=True) == whole[::-1]
+    for newest_first, order in ((False, whole), (True, whole[::-1])):
+        pages = [listed(limit=2, offset=offset, sort_desc=newest_first) for offset in range(0, 8, 2)]
+        assert pages == [order[0:2], order[2:4], order[4:6], order[6:]]
+    assert listed(offset=5) == whole[5:]
+    assert listed(limit=0) == []
+    assert listed(offset=100) == []
+
+
+# --- filters
+
+# For each filter: two workflows that differ in what it looks at, and values that find the first one only.
+TEXT_FILTERS = [
+    ("status", {"status": "ERROR"}, {"status": "PENDING"}, "ERROR"),
+    ("name", {"name": "one"}, {"name": "other"}, "one"),
+    ("app_version", {"application_version": "v1"}, {"application_version": None}, "v1"),
+    ("forked_from", {"forked_from": "x"}, {"forked_from": None}, "x"),
+    ("parent_workflow_id", {"parent_workflow_id": "x"}, {"parent_workflow_id": "x-1"}, "x"),
+    ("user", {"authenticated_user": "ann"}, {"authenticated_user": None}, "ann"),
+    ("queue_name", {"queue_name": "mail"}, {"queue_name": None}, "mail"),
+    ("executor_id", {"executor_id": "e1"}, {"executor_id": "e2"}, "e1"),
+    ("schedule_name", {"schedule_name": "nightly"}, {"schedule_name": None}, "nightly"),
+]
+
+
+@pytest.mark.parametrize(("argument", "first", "second", "value"), TEXT_FILTERS, ids=[f[0] for f in TEXT_FILTERS])
+def test_a_text_filter_takes_one_value_or_several(
+    insert: Insert, argument: str, first: dict[str, Any], second: dict[str, Any], value: str
+) -> None:
+    """05 R72; section 15: an empty list matches nothing."""
+    insert("first", **first)
+    insert("second", **second)
+    absent = "CANCELLED" if argument == "status" else "absent"
+    assert listed(**{argument: value}) == ["first"]
+    assert listed(**{argument: [absent, value]}) == ["first"]
+    assert listed(**{argument: absent}) == []
+    assert listed(**{argument: []}) == []
+    assert listed(**{argument: None}) == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    "statuses",
+    [
+        ["PENDING"],
+        ["DELAYED"],
+        ["ENQUEUED", "PENDING"],
+        ["ENQUEUED", "DELAYED", "PENDING"],
+        ["ERROR", "CANCELLED"],
+        ["MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
+        ["SUCCESS", "ERROR"],
+    ],
+)
+def test_every_set_of_statuses_is_found_whichever_index_serves_it(insert: Insert, statuses: list[str]) -> None:
+    everything = ["PENDING", "SUCCESS", "ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "CANCELLED", "ENQUEUED", "DELAYED"]
+    for status in everything:
+        # Of another application, so that no process takes them up.
+        insert(status, status=status, queue_name="mail", application_name="other")
+    assert set(listed(status=statuses, application_name="other")) == set(statuses)
+    assert set(listed(status=statuses, queue_name="mail", application_name="other")) == set(statuses)
+    assert set(listed(status=statuses, queues_only=True, application_name="other")) == set(statuses)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "column"),
+    [
+        ("start_time", "end_time", "created_at"),
+        ("completed_after", "completed_before", "completed_at"),
+        ("dequeued_after", "dequeued_before", "started_at_epoch_ms"),
+    ],
+)
+def test_a_range_of_times_includes_both_ends(insert: Insert, start: str, end: str, column: str) -> None:
+    """05 R72."""
+    for offset in (0, 500, 1000):
+        insert(f"w{offset:04}", **{"created_at": MONDAY_MS + offset, column: MONDAY_MS + offset})
+    if column != "created_at":
+        insert("never", created_at=MONDAY_MS + 2000)
+    assert listed(**{start: at(500)}) == ["w0500", "w1000"]
+    assert listed(**{end: at(500)}) == ["w0000", "w0500"]
+    assert listed(**{start: at(500), end: at(500)}) == ["w0500"]
+    assert listed(**{start: at(1001)}) == []
+
+
+def test_times_are_iso_texts_with_an_offset_or_in_local_time(insert: Insert) -> None:
+    """05 R72."""
+    insert("w")
+    local = MONDAY.astimezone().replace(tzinfo=None).isoformat()
+    for time in (local, "2026-01-05T12:00:00Z", "2026-01-05T13:00:00+01:00", "2026-01-05 12:00:00.000999+00:00"):
+        assert listed(start_time=time, end_time=time) == ["w"], time
+    assert listed(start_time="2026-01-01") == ["w"]
+
+
+def test_a_prefix_is_literal(insert: Insert) -> None:
+    """05 R72: its characters are no wildcards."""
+    for workflow_id in ("a_1", "ab1", "a%1", "A_1", "b"):
+        insert(workflow_id)
+    assert listed(workflow_id_prefix="a_") == ["a_1"]
+    assert listed(workflow_id_prefix="a%") == ["a%1"]
+    assert set(listed(workflow_id_prefix=["ab", "b"])) == {"ab1", "b"}
+    assert len(listed(workflow_id_prefix="")) == 5
+    assert listed(workflow_id_prefix=[]) == []
+
+
+def test_ids_are_looked_up_whatever_the_application(insert: Insert) -> None:
+    """05 R72, R74."""
+    insert("own")
+    insert("foreign", application_name="other")
+    assert listed(workflow_ids=["foreign", "own", "missing", "own"]) == ["foreign", "own"]
+    assert listed(workflow_ids=["foreign", "own"], application_name="test-app") == ["own"]
+    assert listed(workflow_ids=[]) == []
+
+
+def test_the_application_and_what_nobody_owns_are_listed(insert: Insert) -> None:
+    """05 R74."""
+    for workflow_id, application in (("own", "test-app"), ("unclaimed", None), ("b", "second"), ("c", "third")):
+        insert(workflow_id, application_name=application)
+    assert listed() == ["own", "unclaimed"]
+    assert listed(application_name="second") == ["b", "unclaimed"]
+    assert listed(application_name=["second", "third"]) == ["b", "c", "unclaimed"]
+    assert listed(application_name="") == listed(application_name=[]) == ["b", "c", "own", "unclaimed"]
+
+
+def test_forks_and_children_by_what_they_are(insert: Insert) -> None:
+    """05 R72: three states."""
+    insert("source", was_forked_from=True)
+    insert("fork", forked_from="source")
+    insert("child", parent_workflow_id="source")
+    everything = ["child", "fork", "source"]
+    for argument, matching in (("is_fork", ["fork"]), ("was_forked_from", ["source"]), ("has_parent", ["child"])):
+        assert listed(**{argument: True}) == matching
+        assert listed(**{argument: False}) == [name for name in everything if name not in matching]
+        assert listed(**{argument: None}) == everything
+
+
+@pytest.mark.parametrize(
+    ("wanted", "matches"),
+    [
+        ({"a": 1}, True),
+        ({"a": 1.0}, True),
+        ({"a": True}, False),
+        ({"a": "1"}, False),
+        ({"a": None}, False),
+        ({"missing": None}, False),
+        ({"nothing": None}, True),
+        ({"yes": True}, True),
+        ({"yes": 1}, False),
+        ({"in": {"x": "y"}}, True),
+        ({"in": {}}, True),
+        ({"in": {"x": "z"}}, False),
+        ({"in": "x"}, False),
+        ({"list": [3]}, True),
+        ({"list": [3, 1, 3]}, True),
+        ({"list": []}, True),
+        ({"list": [1, 4]}, False),
+        ({"list": 1}, False),
+        ({"deep": [{"k": 2}]}, True),
+        ({"deep": [{"k": 1, "l": 2}]}, False),
+        ({"a": 1, "yes": True, "in": {"x": "y"}}, True),
+        ({"ключ": "значение"}, True),
+        ({}, True),
+    ],
+)
+def test_attributes_contain_what_is_wanted(insert: Insert, wanted: dict[str, Any], matches: bool) -> None:
+    """05 R72: the same on both backends."""
+    stored = {
+        "a": 1,
+        "nothing": None,
+        "yes": True,
+        "in": {"x": "y", "z": 1},
+        "list": [1, 2, 3],
+        "deep": [{"k": 1}, {"k": 2, "l": 2}],
+        "ключ": "значение",
+    }
+    insert("w", attributes=json.dumps(stored))
+    insert("null", attributes="null")
+    insert("none", attributes=None)
+    # Nothing wanted is no filter.
+    assert listed(attributes=wanted) == ((["w"] if matches else []) if wanted else ["none", "null", "w"])
+
+
+def test_filters_are_combined(insert: Insert) -> None:
+    """05 R72."""
+    for number in range(8):
+        insert(
+            f"w{number}",
+            status="ERROR" if number % 2 else "SUCCESS",
+            name="one" if number < 4 else "two",
+            authenticated_user="ann",
+            created_at=MONDAY_MS + number,
+        )
+    assert listed(status="ERROR", name="one", user=["ann", "bob"], start_time=at(2), limit=5) == ["w3"]
+
+
+# --- queued work
+
+
+def test_queued_work_is_what_waits_or_runs_on_a_queue(app: type[DBOS], database_url: str) -> None:
+    """03 R102, 05 R76."""
+    gate = Gate()
+
+    @DBOS.workflow(name="work")
+    def work() -> None:
+        gate.wait()
+
+    DBOS.register_queue("mail", global_concurrency=1)
+    running = DBOS.enqueue_workflow("mail", work)
+    wait_until(lambda: running.get_status().status == "PENDING")
+    waiting = DBOS.enqueue_workflow("mail", work)
+    with SetEnqueueOptions(delay_seconds=3600):
+        delayed = DBOS.enqueue_workflow("other", work)
+    direct = DBOS.start_workflow(work)
+    cancelled = DBOS.enqueue_workflow("other", work)
+    DBOS.cancel_workflow(cancelled.workflow_id)
+    on_queues = [running.workflow_id, waiting.workflow_id, delayed.workflow_id]
+    assert ids(DBOS.list_queued_workflows()) == on_queues
+    assert ids(DBOS.list_queued_workflows(sort_desc=True)) == on_queues[::-1]
+    assert listed(queues_only=True) == on_queues
+    assert ids(DBOS.list_queued_workflows(queue_name="mail")) == on_queues[:2]
+    assert ids(DBOS.list_queued_workflows(status="DELAYED")) == on_queues[2:]
+    assert ids(DBOS.list_queued_workflows(status="CANCELLED")) == []
+    gate.open()
+    for handle in (running, waiting, direct):
+        handle.get_result()
+    assert ids(DBOS.list_queued_workflows()) == on_queues[2:]
+    assert ids(DBOS.list_queued_workflows(status=["SUCCESS"])) == on_queues[:2]  # what ended on a queue
+
+
+# --- in workflows, on event loops, wrong arguments
+
+
+def test_a_listing_in_a_workflow_is_a_step(app: type[DBOS], config: Config, database_url: str) -> None:
+    """05 R66, R67, 03 R102: a replay returns what was there then."""
+
+    @DBOS.step()
+    def in_step() -> int:
+        return len(DBOS.list_workflows())
+
+    @DBOS.workflow()
+    def work() -> tuple[list[str], list[str], int]:
+        return listed(), ids(DBOS.list_queued_workflows()), in_step()
+
+    @DBOS.workflow()
+    def other() -> None:
+        pass
+
+    with SetWorkflowID("w"):
+        assert work() == (["w"], [], 1)
+    names = step_names(database_url, "w")
+    assert (names[1], names[2], len(names)) == ("DBOS.listWorkflows", "DBOS.listQueuedWorkflows", 3)
+    other()
+    assert replay(config, "w") == (["w"], [], 1)
+
+
+async def test_the_async_forms_are_recorded_alike_and_the_sync_forms_refuse_a_running_loop(
+    config: Config, database_url: str
+) -> None:
+    """05 R64, R65: step ids in the order of the calls."""
+    DBOS(config=config)
+
+    @DBOS.workflow()
+    async def work() -> list[int]:
+        found = await asyncio.gather(
+            DBOS.list_workflows_async(status="PENDING"), DBOS.list_queued_workflows_async(), DBOS.list_workflows_async()
+        )
+        return [len(part) for part in found]
+
+    DBOS.launch()
+    with SetWorkflowID("w"):
+        assert await work() == [1, 0, 1]
+    assert list(step_names(database_url, "w").values()) == [
+        "DBOS.listWorkflows",
+        "DBOS.listQueuedWorkflows",
+        "DBOS.listWorkflows",
+    ]
+    assert ids(await DBOS.list_workflows_async()) == ["w"]
+    with pytest.raises(RuntimeError, match="list_workflows_async"):
+        DBOS.list_workflows()
+    with pytest.raises(RuntimeError, match="list_queued_workflows_async"):
+        DBOS.list_queued_workflows()
+    await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("workflow_ids", [1]),
+        ("workflow_ids", 5),
+        ("status", "FINISHED"),
+        ("status", [None]),
+        ("name", b"bytes"),
+        ("start_time", "yesterday"),
+        ("start_time", ""),
+        ("end_time", 1_700_000_000),
+        ("dequeued_after", "2026-13-01"),
+        ("completed_before", MONDAY),
+        ("limit", -1),
+        ("limit", "10"),
+        ("limit", True),
+        ("offset", -5),
+        ("offset", 1.5),
+        ("sort_desc", "yes"),
+        ("sort_desc", None),
+        ("load_input", 1),
+        ("queues_only", None),
+        ("has_parent", "no"),
+        ("attributes", [1]),
+        ("attributes", {"a": object()}),
+        ("attributes", {"a": "nul\0"}),
+        ("attributes", {"a": float("nan")}),
+    ],
+)
+def test_a_filter_that_means_nothing_is_refused_by_name(app: type[DBOS], argument: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=argument):
+        DBOS.list_workflows(**{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("shard_key", "s"), ("parent_shard_key", ["s"]), ("user", "nul\0"), ("name", ["\ud800"])]
+)
+def test_what_no_database_here_can_hold_is_refused(app: type[DBOS], argument: str, value: Any) -> None:
+    """05 section 0."""
+    with pytest.raises(DBOSException):
+        DBOS.list_workflows(**{argument: value})
+
+
+def test_listings_need_a_launched_application(config: Config) -> None:
+    with pytest.raises(DBOSException, match="No DBOS"):
+        DBOS.list_workflows()
+    DBOS(config=config)
+    with pytest.raises(DBOSException, match="before DBOS was launched"):
+        DBOS.list_queued_workflows()
+    DBOS.destroy(destroy_registry=True)
+
+
+@pytest.mark.parametrize("backend", ["postgres"])
+def test_a_listing_that_takes_too_long_is_given_up(config: Config, database_url: str) -> None:
+    """05 R50: not one that names ids. Nothing is recorded, so a workflow may try again."""
+    DBOS(config=config | {"observability_query_timeout_sec": 0.2})
+    by_id: list[list[str]] = []
+
+    @DBOS.workflow()
+    def work() -> list[Any]:
+        with psycopg.connect(database_url) as blocker:
+            blocker.execute("LOCK TABLE dbos.workflow_status IN ACCESS EXCLUSIVE MODE")
+            patient = threading.Thread(target=lambda: by_id.append(listed(workflow_ids=["w"])))
+            patient.start()
+            with pytest.raises(DBOSQueryTimeoutError) as caught:
+                DBOS.list_workflows()
+            assert by_id == []
+            blocker.execute("LOCK TABLE dbos.operation_outputs IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(DBOSQueryTimeoutError):
+                DBOS.list_workflow_steps("w")
+        patient.join()
+        return [caught.value.timeout_seconds, *listed()]
+
+    DBOS.launch()
+    with SetWorkflowID("w"):
+        assert work() == [0.2, "w"]
+    assert by_id == [["w"]]
+    assert step_names(database_url, "w") == {3: "DBOS.listWorkflows"}
+    DBOS.destroy(destroy_registry=True)
