@@ -9,6 +9,7 @@ Where things are. Imports run downwards only.
                   schedules    run workflows at the times of a cron expression
                   debouncing   one run for many calls
                   enqueueing   put workflows on queues;  bulk: many at once;  queues: their limits
+                  kafka        a workflow for each message
                   steps        run_step, reserved step ids
                   calls        sleep, patches
                   results      handles, results, status;  listing: many at once
@@ -24,6 +25,7 @@ Where things are. Imports run downwards only.
                   plans        what an operation yields;  drivers: who carries it out
                   journal      group commit
                   signals      waking up
+                  kafka        take messages, enqueue their workflows
                   dispatcher   claim from queues;  queue_warnings: what waits there for ever
                   scheduler    fire schedules;  schedules: create and change them;  cron: their ticks
                   services     deadlines, delays, other processes;  takeover: of the dead
@@ -67,6 +69,7 @@ from .error import PortableWorkflowError
 from .serialization import DBOSPortableJSONSerializer, Serializer, WorkflowSerializationFormat
 from .types import (
     DuplicationPolicy,
+    KafkaMessage,
     StepInfo,
     VersionInfo,
     WorkflowIDReusePolicy,
@@ -87,6 +90,7 @@ __all__ = [
     "DuplicationPolicy",
     "EnqueueItem",
     "EnqueueOptions",
+    "KafkaMessage",
     "PortableWorkflowError",
     "Queue",
     "ScheduleInput",

@@ -14,6 +14,8 @@ from typing import Any, Literal, TypedDict, get_args
 from urllib.parse import parse_qs, urlencode
 
 INTERNAL_QUEUE_NAME = "_dbos_internal_queue"
+KAFKA_QUEUE_NAME = "_dbos_kafka_queue"
+KAFKA_ORDERED_QUEUE_NAME = "_dbos_kafka_ordered_queue"
 
 WorkflowIDReusePolicy = Literal["return-existing", "reject"]
 DuplicationPolicy = Literal["reject", "return-existing"]
@@ -112,6 +114,33 @@ class VersionInfo(TypedDict):
     version_timestamp: int
     created_at: int
     application_name: str | None
+
+
+@dataclass
+class KafkaMessage:
+    """A message from Kafka, as the workflow of a `DBOS.kafka_consumer` receives it.
+
+    Attributes:
+        headers: Pairs of name and value, or None.
+        key, value: What the producer sent, usually bytes.
+        latency: Seconds, as the client library reports it; None for consumers.
+        leader_epoch, offset, partition, topic: Where the message stands.
+        timestamp: Its kind (0 none, 1 when it was made, 2 when the broker got it) and milliseconds since the epoch.
+    """
+
+    headers: list[tuple[str, str | bytes]] | None
+    key: str | bytes | None
+    latency: float | None
+    leader_epoch: int | None
+    offset: int | None
+    partition: int | None
+    timestamp: tuple[int, int]
+    topic: str | None
+    value: str | bytes | None
+
+
+# Stored pickles name this class by the module path of the persisted format (04 R622).
+KafkaMessage.__module__ = "dbos._kafka_message"
 
 
 @dataclass(frozen=True, slots=True)

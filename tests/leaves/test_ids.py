@@ -42,6 +42,13 @@ def test_ids_grow_within_a_millisecond_from_one_to_the_next_and_when_the_clock_s
     assert all(uuid.UUID(text).version == 7 for text in made)
 
 
+def test_ids_made_together_are_like_others() -> None:
+    made = [ids.new_id(), *ids.new_ids(1000), ids.new_id(), *ids.new_ids(1000), ids.new_id()]
+    assert made == sorted(set(made))
+    assert all(uuid.UUID(text).version == 7 for text in made)
+    assert ids.new_ids(0) == []
+
+
 def test_threads_never_make_the_same_id() -> None:
     made: list[list[str]] = [[] for _ in range(4)]
 

@@ -19,6 +19,7 @@ from . import decorators
 from .bulk import BulkCalls
 from .calls import WorkflowCalls
 from .enqueueing import EnqueueCalls
+from .kafka import KafkaCalls
 from .listing import ListingCalls
 from .management import ManagementCalls
 from .queues import QueueCalls
@@ -42,6 +43,7 @@ class DBOS(
     EnqueueCalls,
     BulkCalls,
     QueueCalls,
+    KafkaCalls,
     ScheduleCalls,
 ):
     """The durable-workflow application of this process.

@@ -348,9 +348,9 @@ def _workflow_of(name: str, function: Any) -> tuple[WorkflowInfo, str | None]:
 def _check_queue(engine: Engine, schedule_name: str, queue_name: Any) -> Plan[None]:
     if not isinstance(queue_name, str):
         raise DBOSException(f"The queue of schedule {schedule_name!r} is given by its name, not by {queue_name!r}")
-    if engine.dispatcher.is_internal(queue_name):
-        return
-    queue: QueueConfig | None = yield Read(lambda store: store.find_queue(queue_name))
+    queue: QueueConfig | None = engine.dispatcher.internal_queue(queue_name)
+    if queue is None:
+        queue = yield Read(lambda store: store.find_queue(queue_name))
     if queue is None:
         raise DBOSException(
             f"Schedule {schedule_name!r} names the queue {queue_name!r}, which is not registered. Register it first "

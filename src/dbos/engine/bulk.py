@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -83,8 +84,11 @@ def at_item(error: Exception, index: int) -> Exception:
     where = f"Item {index}: "
     if isinstance(error, DBOSException):
         error.message = where + error.message
-    if error.args and isinstance(error.args[0], str):
-        error.args = (where + error.args[0], *error.args[1:])
+    if len(error.args) == 1 and isinstance(error.args[0], str):
+        error.args = (where + error.args[0],)
+    elif not isinstance(error, DBOSException) and sys.version_info >= (3, 11):
+        # Only its own code knows what the arguments mean.
+        error.add_note(f"This was item {index}.")
     return error
 
 

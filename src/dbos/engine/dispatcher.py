@@ -49,7 +49,9 @@ class Dispatcher(Service):
         self.listens_to: frozenset[str] | None = None
         self.warnings = QueueWarnings(self.read_configuration_now)
         self._lock = threading.RLock()
-        self._queues: dict[str, QueueConfig] = {INTERNAL_QUEUE_NAME: INTERNAL_QUEUE}
+        # Queues without a row, which this process serves whatever it listens to.
+        self._internal: dict[str, QueueConfig] = {INTERNAL_QUEUE_NAME: INTERNAL_QUEUE}
+        self._queues: dict[str, QueueConfig] = dict(self._internal)
         # Queues to look at in the next turn.
         self._due: set[str] = {INTERNAL_QUEUE_NAME}
         # Queues on which more may wait than their limits let start.
@@ -67,10 +69,9 @@ class Dispatcher(Service):
         # Of a claim whose answer was lost.
         self._token: str | None = None
 
-    @staticmethod
-    def is_internal(queue_name: str) -> bool:
-        """Whether this process serves the queue without any registration."""
-        return queue_name == INTERNAL_QUEUE_NAME
+    def internal_queue(self, queue_name: str) -> QueueConfig | None:
+        """The queue, if this process serves it without any registration."""
+        return self._internal.get(queue_name)
 
     # --- what has happened
 
@@ -78,6 +79,12 @@ class Dispatcher(Service):
     def serves_queues(self) -> bool:
         """Whether this process takes work from other queues than the internal one."""
         return len(self._queues) > 1
+
+    def add_internal_queue(self, queue: QueueConfig) -> None:
+        """Serve a queue of the library's own from now on."""
+        with self._lock:
+            self._internal[queue.name] = queue
+        self.read_configuration_now()
 
     def note_queued(self, queue_names: Iterable[str]) -> None:
         """Something waits on these queues."""
@@ -196,8 +203,8 @@ class Dispatcher(Service):
         queues = {name: queue for name, queue in known.items() if queue.application_name in own}
         if self.listens_to is not None:
             queues = {name: queue for name, queue in queues.items() if name in self.listens_to}
-        queues[INTERNAL_QUEUE_NAME] = INTERNAL_QUEUE
         with self._lock:
+            queues |= self._internal
             served = self.serves_queues
             self._due.update(name for name, queue in queues.items() if self._queues.get(name) != queue)
             self._queues = queues

@@ -27,6 +27,7 @@ from .drivers import Drivers
 from .errors import EngineStopped, ExecutionInterrupted
 from .execution import STEP_WINDOW, Execution, public_error
 from .journal import Journal
+from .kafka import Consumers
 from .plans import Commit, Plan
 from .registry import Registry, WorkflowInfo
 from .scheduler import Scheduler
@@ -88,6 +89,7 @@ class Engine:
             self.takeover,
             Listener(self),
         ]
+        self.kafka = Consumers(self)
         # Reentrant, as all locks that destroy() takes: a signal handler may call it on a thread that holds one.
         self._lock = threading.RLock()
         self._executions: dict[str, Execution] = {}
@@ -100,6 +102,7 @@ class Engine:
 
     def start(self) -> None:
         """Recover what this executor left pending, and start the background services."""
+        self.kafka.open(self.registry.kafka_consumers)
         process = new_process()
         if self.store.join(process):
             self.process, self.new_token = process, tokens_of(process)
@@ -109,6 +112,7 @@ class Engine:
         self.recover()
         for service in self.services:
             service.start()
+        self.kafka.start()
 
     def recover(self) -> int:
         """Hand the pending workflows of this executor and version back to their queues.
@@ -159,6 +163,7 @@ class Engine:
 
         Nothing is written for what is cut off: its rows stay PENDING, for other processes or the next launch.
         """
+        self.kafka.stop()
         self.dispatcher.stop()
         self.scheduler.stop()
         if drain_seconds > 0:

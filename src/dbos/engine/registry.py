@@ -11,11 +11,14 @@ import inspect
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..error import DBOSException
 from ..logs import logger
 from ..serialization import WorkflowSerializationFormat
+
+if TYPE_CHECKING:
+    from .kafka import ConsumerSpec
 
 TEMPORARY_PREFIX = "<temp>."
 
@@ -68,6 +71,7 @@ class Registry:
         self.workflows: dict[str, WorkflowInfo] = {}
         self.classes: dict[str, ClassInfo] = {}
         self.instances: dict[str, Any] = {}
+        self.kafka_consumers: list[ConsumerSpec] = []
         self.launched = False
 
     def register_workflow(self, info: WorkflowInfo) -> None:

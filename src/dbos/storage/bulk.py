@@ -232,18 +232,18 @@ def _creation_times(enqueues: Sequence[Enqueue], now_ms: int) -> Iterator[int]:
 
 
 def _columns(record: WorkflowStarted, created_at_ms: int) -> Row:
-    """The parameters of `load_workflows`."""
+    """The parameters of `load_workflows`; the first two always differ, the others often do not."""
     queue, parent = record.queue, record.parent
     assert queue is not None
     assert record.owner_token is None
     return (
         record.workflow_id,
+        record.creator_token,
         record.status,
         record.name,
         record.class_name,
         record.config_name,
         record.serialization,
-        record.creator_token,
         record.executor_id,
         record.application_version,
         record.application_id,

@@ -414,9 +414,9 @@ class PostgresTransaction:
         columns = self._statements[name].partition("VALUES")[0].replace("INSERT INTO", "COPY", 1)
         try:
             with self._connection.cursor() as cursor, cursor.copy(f"{columns} FROM STDIN".encode()) as copy:
-                iterator = iter(rows)
-                while lines := "".join([_copy_line(row) for row in islice(iterator, COPY_ROWS)]):
-                    copy.write(lines)
+                lines = _copy_lines(rows)
+                while text := "".join(islice(lines, COPY_ROWS)):
+                    copy.write(text)
         except psycopg.errors.UniqueViolation as error:
             raise RowExists(str(error)) from error
 
@@ -442,16 +442,23 @@ _COPY_SPECIAL = re.compile(r"[\\\t\n\r]")
 _COPY_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
-def _copy_line(row: Row) -> str:
-    """A row in COPY's text format."""
-    line = "\t".join([r"\N" if value is None else value if value.__class__ is str else str(value) for value in row])
-    plain = line.count("\\") == row.count(None) and line.count("\t") == len(row) - 1
-    if not plain or "\n" in line or "\r" in line:
-        line = "\t".join([r"\N" if value is None else _escaped(str(value)) for value in row])
-    return line + "\n"
+def _copy_lines(rows: Iterable[Row]) -> Iterator[str]:
+    """Rows in COPY's text format. What follows the first two columns is often the same as in the row before."""
+    columns: Row = ()
+    rest = ""
+    for row in rows:
+        if row[2:] != columns:
+            columns = row[2:]
+            rest = "\t".join([_copy_text(value) for value in columns])
+        yield f"{_copy_text(row[0])}\t{_copy_text(row[1])}\t{rest}\n"
 
 
-def _escaped(text: str) -> str:
+def _copy_text(value: Any) -> str:
+    if value is None:
+        return r"\N"
+    text = str(value)
+    if _COPY_SPECIAL.search(text) is None:
+        return text
     return _COPY_SPECIAL.sub(lambda found: _COPY_ESCAPES[found[0]], text)
 
 

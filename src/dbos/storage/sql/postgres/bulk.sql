@@ -4,7 +4,7 @@
 -- name: load_workflows
 -- Fails if an id or a deduplication id is in use. Runs as COPY into these columns: twice as fast as any INSERT.
 INSERT INTO {schema}.workflow_status
-  (workflow_uuid, status, name, class_name, config_name, serialization, creator_xid, executor_id,
+  (workflow_uuid, creator_xid, status, name, class_name, config_name, serialization, executor_id,
    application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
    workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes, parent_workflow_id,
    queue_name, priority, deduplication_id, queue_partition_key, delay_until_epoch_ms, schedule_name,
