@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dbos import DBOS, DBOSConfig, Debouncer, SetWorkflowID
+from dbos import DBOS, DBOSConfig, Debouncer, EnqueueItem, WorkflowHandle
 
 import orders
 from orders import InvalidOrder, Order
@@ -101,20 +101,19 @@ def sales_report(scheduled_at: datetime, context: None) -> str:
     return report()
 
 
-def place(order: Order) -> str:
-    """Put an order on the queue, or find it there: an earlier run may have placed it."""
-    with SetWorkflowID(order["order_id"]):
-        return DBOS.enqueue_workflow("checkouts", checkout, order).workflow_id
+def place(order: Order) -> EnqueueItem[dict[str, Any]]:
+    """An order for the queue. One that an earlier run has placed is found by its id."""
+    return EnqueueItem(checkout, order).with_options(workflow_id=order["order_id"])
 
 
-def outcome(order_id: str) -> dict[str, str]:
+def outcome(placed: WorkflowHandle[dict[str, Any]]) -> dict[str, str]:
     """Wait until an order is finished and its customer has been told."""
     try:
-        finished = DBOS.retrieve_workflow(order_id).get_result()
+        finished = placed.get_result()
     except InvalidOrder as reason:
-        return {"order": order_id, "invalid": str(reason)}
+        return {"order": placed.workflow_id, "invalid": str(reason)}
     DBOS.retrieve_workflow(finished["mail"]).get_result()
-    return {"order": order_id}
+    return {"order": placed.workflow_id}
 
 
 def main() -> None:
@@ -132,8 +131,8 @@ def main() -> None:
             }
         ]
     )
-    for order_id in [place(order) for order in orders.load()]:
-        print(json.dumps(outcome(order_id)), flush=True)
+    for placed in DBOS.enqueue_workflows("checkouts", [place(order) for order in orders.load()]):
+        print(json.dumps(outcome(placed)), flush=True)
     DBOS.destroy(workflow_completion_timeout_sec=10)  # a report may be under way
 
 

@@ -46,7 +46,7 @@ def events(evidence: Evidence, workflow: Workflow, kills: list[Kill]) -> list[Ev
     requests = [request for request in evidence.requests if request.order_id == order_id]
     results = {result[:3]: result for result in evidence.results if result.order_id == order_id}
     replayed = [result for result in evidence.replayed() if result.order_id == order_id]
-    story = [Event(workflow.created_at_ms / 1000, None, "", "workflow started")]
+    story = [Event(workflow.created_at_ms / 1000, None, "", "placed on the queue")]
     for result in replayed:
         duration = result.ended_at - result.started_at
         story.append(Event(result.ended_at, result.run, result.step, "from checkpoint", duration))

@@ -1,7 +1,7 @@
 """Random schedules with random faults: whatever goes wrong, the end is that of the uninterrupted run.
 
 A failing seed is named in the assertion. DBOS_SIMULATION_SEED=n runs that one alone, DBOS_SIMULATION_SEEDS=m runs the
-first m instead of 1,000.
+first m instead of 2,000.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def seeds() -> list[int]:
     alone = os.environ.get("DBOS_SIMULATION_SEED")
     if alone:
         return [int(alone)]
-    return list(range(int(os.environ.get("DBOS_SIMULATION_SEEDS", "1000"))))
+    return list(range(int(os.environ.get("DBOS_SIMULATION_SEEDS", "2000"))))
 
 
 CHUNKS = [seeds()[start : start + CHUNK] for start in range(0, len(seeds()), CHUNK)]
