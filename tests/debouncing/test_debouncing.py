@@ -464,7 +464,10 @@ def test_a_holder_that_has_left_the_delay_with_its_key_is_waited_for(app: type[D
     debouncer = Debouncer.create(slow)
     first = debouncer.debounce("key", 0, 1)
     wait_for_status(database_url, first.workflow_id, "PENDING")
-    rows(database_url, "UPDATE workflow_status SET deduplication_id = 'slow-key'")
+    rows(
+        database_url,
+        "UPDATE workflow_status SET deduplication_id = 'slow-key', queue_name = '_dbos_internal_queue'",
+    )
 
     async def second() -> str:
         pending = asyncio.create_task(debouncer.debounce_async("key", 0, 2))
