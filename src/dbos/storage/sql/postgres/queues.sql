@@ -111,7 +111,7 @@ WITH clock AS MATERIALIZED (
 ),
 -- include: parts/room.sql
 ), candidates AS MATERIALIZED (
-  SELECT workflow_uuid, ctid AS version FROM {schema}.workflow_status
+  SELECT workflow_uuid, ctid::text AS version FROM {schema}.workflow_status
   WHERE queue_name = $1::text AND status = 'ENQUEUED'
     AND (application_name = $6::text OR application_name IS NULL)
     AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean))
@@ -165,7 +165,7 @@ WITH RECURSIVE clock AS MATERIALIZED (
           AND (application_name = $6::text OR application_name IS NULL)) END) AS n
   ) AS partition_room
   CROSS JOIN LATERAL (
-    SELECT workflow_uuid, ctid AS version, priority, created_at FROM {schema}.workflow_status
+    SELECT workflow_uuid, ctid::text AS version, priority, created_at FROM {schema}.workflow_status
     WHERE queue_name = $1::text AND status = 'ENQUEUED' AND queue_partition_key = keys.key
       AND (application_name = $6::text OR application_name IS NULL)
       AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean))
