@@ -8,7 +8,7 @@ JOBS ?= 10000
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check bench bench-growth interop soak soak-queues clean
+.PHONY: help demo test check bench bench-growth bench-docs interop soak soak-queues limits clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -34,8 +34,11 @@ check: $(VENV)/.installed ## format, lint, types, import direction
 bench: $(VENV)/.installed ## speed, side by side with PyPI dbos (ARGS="--quick" for a short run)
 	$(BIN)/python bench/run.py $(ARGS)
 
-bench-growth: $(VENV)/.installed ## speed with a million finished workflows, memory of sleeping ones
+bench-growth: $(VENV)/.installed ## speed with a million finished or waiting workflows, memory of sleeping ones
 	$(BIN)/python bench/growth.py $(ARGS)
+
+bench-docs: $(VENV)/.installed ## both, written into docs/benchmarks.md and its chart
+	$(BIN)/python bench/docs.py $(ARGS)
 
 interop: $(VENV)/.installed ## exchange of databases with PyPI dbos
 	$(BIN)/python -m pytest interop $(ARGS)
@@ -46,5 +49,8 @@ soak: $(VENV)/.installed ## kill worker processes at random for MINUTES (default
 soak-queues: $(VENV)/.installed ## four workers on a queue with JOBS workflows (default 10000), killed every few seconds
 	$(BIN)/python -m tests.kills.soak --queue $(JOBS)
 
+limits: $(VENV)/.installed ## 10,000 tasks per queue limit, by four processes: never exceeded, and used (ARGS="--tasks N")
+	$(BIN)/python -m tests.queues.campaign $(ARGS)
+
 clean: ## remove the virtual environments and caches
-	rm -rf .venv .venv-incumbent .venv-absurd .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-incumbent .venv-absurd .venv-pgqueuer .venv-oban .mypy_cache .ruff_cache .pytest_cache .hypothesis

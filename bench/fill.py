@@ -6,6 +6,7 @@ ended in ERROR, one in four came from a queue, all of them within the last 30 da
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing
 
 import psycopg
@@ -45,18 +46,41 @@ STATEMENTS = (
     """,
 )
 
+# Ids of what waits grow with time, as those that ours makes.
+ORDERED_ID_SQLITE = "printf('%08x-', i) || "
+ORDERED_ID_POSTGRES = "lpad(to_hex(i), 8, '0') || '-' || "
 
-def fill(url: str, workflows: int) -> None:
+# {partition}: the partition key of the workflow with number i.
+WAITING_STATEMENTS = (
+    """
+    INSERT INTO {schema}workflow_status (
+        workflow_uuid, status, name, created_at, updated_at, application_version, application_id, recovery_attempts,
+        queue_name, queue_partition_key, serialization, application_name)
+    SELECT id, 'ENQUEUED', 'one_step', {at}, {at}, 'bench-1', '', 0, 'bench', {partition}, 'py_pickle', 'bench'
+    FROM filler ORDER BY i
+    """,
+    STATEMENTS[1],
+)
+
+
+def fill_waiting(url: str, workflows: int, partitions: int | None = None) -> None:
+    """Add workflows that wait on the queue ``bench``, spread over so many partitions."""
+    partition = "NULL" if partitions is None else f"'key ' || (i % {partitions})"
+    fill(url, workflows, [text.replace("{partition}", partition) for text in WAITING_STATEMENTS])
+
+
+def fill(url: str, workflows: int, statements: Sequence[str] = STATEMENTS) -> None:
     """Add finished workflows to a database that has the system tables, and settle it as time would."""
     oldest_ms = int(time.time() * 1000) - MONTH_MS
     created = f"({oldest_ms} + i * {MONTH_MS / workflows:.6f})"
     if url.startswith("sqlite:///"):
-        _fill_sqlite(url.removeprefix("sqlite:///"), workflows, f"CAST({created} AS INTEGER)")
+        _fill_sqlite(url.removeprefix("sqlite:///"), workflows, f"CAST({created} AS INTEGER)", statements)
     else:
-        _fill_postgres(url, workflows, f"CAST({created} AS BIGINT)")
+        _fill_postgres(url, workflows, f"CAST({created} AS BIGINT)", statements)
 
 
-def _fill_sqlite(path: str, workflows: int, at: str) -> None:
+def _fill_sqlite(path: str, workflows: int, at: str, statements: Sequence[str]) -> None:
+    random_ids = statements is STATEMENTS
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         # Durability does not matter while filling; both settings belong to this connection alone.
         connection.execute("PRAGMA synchronous = OFF")
@@ -65,28 +89,30 @@ def _fill_sqlite(path: str, workflows: int, at: str) -> None:
         connection.execute("CREATE TEMP TABLE filler (i INTEGER PRIMARY KEY, id TEXT)")
         connection.execute(
             "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?) "
-            "INSERT INTO filler SELECT i, lower(hex(randomblob(16))) FROM n",
+            f"INSERT INTO filler SELECT i, {'' if random_ids else ORDERED_ID_SQLITE}lower(hex(randomblob(16))) FROM n",
             (workflows,),
         )
         connection.execute("BEGIN IMMEDIATE")
-        for statement in STATEMENTS:
+        for statement in statements:
             connection.execute(statement.format(schema="", at=at))
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _fill_postgres(url: str, workflows: int, at: str) -> None:
+def _fill_postgres(url: str, workflows: int, at: str, statements: Sequence[str]) -> None:
+    random_ids = statements is STATEMENTS
     with psycopg.connect(url, autocommit=True, cursor_factory=psycopg.RawCursor) as connection:
         connection.execute("SET synchronous_commit = off")
         connection.execute("SET work_mem = '256MB'")
         connection.execute("SET maintenance_work_mem = '256MB'")
         connection.execute("CREATE TEMP TABLE filler (i INTEGER, id TEXT)")
         connection.execute(
-            "INSERT INTO filler SELECT i, gen_random_uuid()::text FROM generate_series(0, $1::integer - 1) AS i",
+            f"INSERT INTO filler SELECT i, {'' if random_ids else ORDERED_ID_POSTGRES}gen_random_uuid()::text "
+            f"FROM generate_series(0, $1::integer - 1) AS i",
             (workflows,),
         )
         with connection.transaction():
-            for statement in STATEMENTS:
+            for statement in statements:
                 connection.execute(statement.format(schema="dbos.", at=at))
         connection.execute("DROP TABLE filler")
         # What autovacuum would have done by the time a database has grown this far.

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from environments import Backend, BenchError, open_backends, ours_python, run_child
-from fill import ROWS_EACH, fill
+from fill import ROWS_EACH, fill, fill_waiting
 from measure import Record, measure_workload, measure_workload_in, version_of
 from report import BACKEND_TITLES, Grid, number, open_console, print_grid, to_markdown
 from run import progress
@@ -56,6 +56,12 @@ def main() -> int:
             memory = {backend.name: measure_memory(python, backend, options.scale) for backend in backends}
             grids.append(memory_grid(memory))
             records["memory"] = memory
+        if "claims" in options.only:
+            found = {backend.name: measure_claims(python, backend, options) for backend in backends}
+            grid, claims_within = claims_grid(found)
+            grids.append(grid)
+            within = within and claims_within
+            records["claims"] = found
     for grid in grids:
         print_grid(grid, console)
     if options.markdown is not None:
@@ -69,7 +75,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, help=f"finished workflows to fill in ({FINISHED_WORKFLOWS:,})")
     parser.add_argument("--rounds", type=int, help="rounds of every workload (default: 3, with --quick 1)")
-    parser.add_argument("--only", default="growth,memory", help="growth, memory, or both (default)")
+    parser.add_argument("--only", default="growth,memory,claims", help="of growth, memory, claims (default: all)")
     parser.add_argument("--backend", action="append", choices=list(BACKEND_TITLES), help="default: both")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS:,} workflows and a fifth of the work")
     parser.add_argument("--check", action="store_true", help="exit with 1 if growth costs more than 20 %%")
@@ -77,9 +83,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the records of all rounds there")
     options = parser.parse_args()
     options.only = options.only.split(",")
-    unknown = sorted(set(options.only) - {"growth", "memory"})
+    unknown = sorted(set(options.only) - {"growth", "memory", "claims"})
     if unknown:
-        parser.error(f"unknown part {', '.join(unknown)}; there are growth and memory")
+        parser.error(f"unknown part {', '.join(unknown)}; there are growth, memory and claims")
     options.backend = options.backend or list(BACKEND_TITLES)
     options.rows = options.rows or (QUICK_ROWS if options.quick else FINISHED_WORKFLOWS)
     options.rounds = options.rounds or (1 if options.quick else 3)
@@ -199,6 +205,51 @@ def memory_grid(memory: dict[str, dict[str, Record]]) -> Grid:
                 ]
             )
     return grid
+
+
+FEW, MANY_PARTITIONS, EACH_PARTITION = 1_000, 10_000, 3
+
+
+def measure_claims(python: str, backend: Backend, options: argparse.Namespace) -> dict[str, Record]:
+    """A claim of a hundred with few waiting, with very many, and with many partitions."""
+    found: dict[str, Record] = {}
+    sizes: dict[str, tuple[int, int | None]] = {
+        f"{FEW:,} waiting": (FEW, None),
+        f"{options.rows:,} waiting": (options.rows, None),
+        f"{MANY_PARTITIONS:,} partitions": (MANY_PARTITIONS * EACH_PARTITION, MANY_PARTITIONS),
+    }
+    for title, (waiting, partitions) in sizes.items():
+        samples = []
+        for _ in range(options.rounds):
+            with backend.fresh_database() as url:
+                run_child(python, "workloads.py", "create_schema", url, "--json")
+                fill_waiting(url, waiting, partitions)
+                backend.settle()
+                flags = [] if partitions is None else ["--partitioned"]
+                samples.append(run_child(python, "queue_claims.py", url, *flags, "--json"))
+        found[title] = min(samples, key=lambda record: float(record["p50_ms"]))
+        progress(f"claims {backend.name}, {title}: {found[title]['p50_ms']:.2f} ms")
+    return found
+
+
+def claims_grid(found: dict[str, dict[str, Record]]) -> tuple[Grid, bool]:
+    grid = Grid(
+        "A claim of 100 workflows",
+        ["queue", "database", "ms", "times", ""],
+        notes=[
+            f"One statement each, the median of eight, of the best round. *within*: at most {1 + TOLERANCE:.0%} of the "
+            f"time it takes with {FEW:,} waiting. All partitions of a queue are claimed from in one statement."
+        ],
+    )
+    within = True
+    for backend, records in found.items():
+        (few, *_) = records.values()
+        for title, record in records.items():
+            times = record["p50_ms"] / few["p50_ms"]
+            verdict = "" if record is few or "partitions" in title else "within" if times <= 1 + TOLERANCE else "slower"
+            within = within and verdict != "slower"
+            grid.rows.append([title, BACKEND_TITLES[backend], number(record["p50_ms"]), number(times), verdict])
+    return grid, within
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ WITH clock AS MATERIALIZED (
 ),
 -- include: parts/room.sql
 ), candidates AS MATERIALIZED (
-  SELECT workflow_uuid, ctid AS version FROM {schema}.workflow_status
+  SELECT workflow_uuid, ctid::text AS version FROM {schema}.workflow_status
   WHERE queue_name = $1::text AND status = 'ENQUEUED'
     AND (application_name = $6::text OR application_name IS NULL)
     AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean))
@@ -130,7 +130,8 @@ WITH clock AS MATERIALIZED (
 -- The same for a partitioned queue, all partitions in one statement: of each up to what its limits leave, the longest
 -- waiting first over all. $14 partition concurrency, $15 partition worker concurrency, $16 what runs here of each
 -- partition (a JSON object), $17 and $18 partition rate limit and its period in ms. The keys are found by going from
--- one to the next in the index.
+-- one to the next in the index. What runs is counted once for all of them: by partition, the planner would go through
+-- all that runs anywhere for each.
 WITH RECURSIVE clock AS MATERIALIZED (
   SELECT (EXTRACT(epoch FROM clock_timestamp()) * 1000.0)::int8 AS ms
 ),
@@ -144,16 +145,22 @@ WITH RECURSIVE clock AS MATERIALIZED (
           WHERE queue_name = $1::text AND status = 'ENQUEUED' AND queue_partition_key > keys.key
           ORDER BY queue_partition_key LIMIT 1)
   FROM keys WHERE keys.key IS NOT NULL
+), pending AS MATERIALIZED (
+  SELECT jsonb_object_agg(key, n) AS by_key
+  FROM (
+    SELECT queue_partition_key AS key, count(*) AS n FROM {schema}.workflow_status
+    WHERE queue_name = $1::text AND status = 'PENDING' AND queue_partition_key IS NOT NULL
+      AND (application_name = $6::text OR application_name IS NULL)
+    GROUP BY queue_partition_key
+  ) AS counted
 ), candidates AS MATERIALIZED (
   SELECT head.workflow_uuid, head.version
   FROM keys
   CROSS JOIN LATERAL (
     SELECT LEAST(
       $8::int8,
-      CASE WHEN $14::int8 IS NOT NULL THEN $14::int8 - (
-        SELECT count(*) FROM {schema}.workflow_status
-        WHERE queue_name = $1::text AND status = 'PENDING' AND queue_partition_key = keys.key
-          AND (application_name = $6::text OR application_name IS NULL)) END,
+      CASE WHEN $14::int8 IS NOT NULL THEN
+        $14::int8 - COALESCE(((SELECT by_key FROM pending) ->> keys.key)::int8, 0) END,
       $15::int8 - COALESCE(($16::json ->> keys.key)::int8, 0),
       CASE WHEN $17::int8 IS NOT NULL THEN $17::int8 - (
         SELECT count(*) FROM {schema}.workflow_status
@@ -162,7 +169,7 @@ WITH RECURSIVE clock AS MATERIALIZED (
           AND (application_name = $6::text OR application_name IS NULL)) END) AS n
   ) AS partition_room
   CROSS JOIN LATERAL (
-    SELECT workflow_uuid, ctid AS version, priority, created_at FROM {schema}.workflow_status
+    SELECT workflow_uuid, ctid::text AS version, priority, created_at FROM {schema}.workflow_status
     WHERE queue_name = $1::text AND status = 'ENQUEUED' AND queue_partition_key = keys.key
       AND (application_name = $6::text OR application_name IS NULL)
       AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean))

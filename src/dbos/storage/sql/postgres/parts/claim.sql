@@ -10,7 +10,7 @@ SET status = 'PENDING', owner_xid = $3::text, executor_id = $4::text, applicatio
            ELSE $2::int8 + workflow_timeout_ms END)
 FROM candidates
 -- Only in the version that was looked at: of a later one the steps might not be in sight yet. Who made it says so.
-WHERE w.workflow_uuid = candidates.workflow_uuid AND w.ctid = candidates.version AND w.status = 'ENQUEUED'
+WHERE w.workflow_uuid = candidates.workflow_uuid AND w.ctid::text = candidates.version AND w.status = 'ENQUEUED'
 RETURNING w.workflow_uuid, w.status, w.name, w.class_name, w.config_name, w.owner_xid,
   COALESCE((SELECT i.inputs FROM {schema}.workflow_input AS i WHERE i.workflow_uuid = w.workflow_uuid), w.inputs),
   w.serialization, w.recovery_attempts, w.workflow_deadline_epoch_ms, w.authenticated_user,
