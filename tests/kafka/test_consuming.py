@@ -420,6 +420,52 @@ def test_an_outage_of_the_broker_is_reported_and_survived(
     assert caplog.text.count("The error_cb of the Kafka consumer") == len(errors)
 
 
+def test_error_events_among_the_messages_are_logged(
+    unlaunched: type[DBOS],
+    cluster: MockCluster,
+    topic: str,
+    kafka: Config,
+    dbos_log: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """R172."""
+    received = declare(kafka, [topic, f"{topic}-missing"])
+    DBOS.launch()
+    cluster.produce(topic, [b"one"])
+    assert received.wait_for(1) == [b"one"]
+    wait_until(lambda: f"{topic}-missing" in caplog.text)
+    assert "UNKNOWN_TOPIC_OR_PART" in caplog.text
+
+
+def test_offsets_that_cannot_be_stored_only_warn(
+    app: type[DBOS],
+    topic: str,
+    kafka: Config,
+    dbos_log: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """R172: as when the partition was given to another member meanwhile."""
+
+    class Message:
+        def topic(self) -> str:
+            return topic
+
+        def partition(self) -> int:
+            return 0
+
+        def offset(self) -> int:
+            return 5
+
+    declare(kafka, ["elsewhere"])
+    assert state.instance is not None
+    assert state.instance.engine is not None
+    consumer = consumers.Consumer(state.instance.engine, state.registry.kafka_consumers[-1])
+    consumer.open()
+    consumer._store_offsets([Message()])
+    consumer.stop()
+    assert "could not store offsets, so messages may come again" in caplog.text
+
+
 def test_repeated_errors_are_logged_once_in_a_while_with_their_number(
     dbos_log: None, caplog: pytest.LogCaptureFixture
 ) -> None:

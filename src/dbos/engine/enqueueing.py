@@ -127,15 +127,18 @@ def _enqueue(
 def note_enqueued(engine: Engine, records: Sequence[WorkflowStarted]) -> None:
     """Workflows were put on queues: those who serve them look."""
     queue_names: set[str] = set()
+    places: set[tuple[str, bool, str | None]] = set()
     due_ms: int | None = None
     for record in records:
         queue = record.queue
         assert queue is not None
-        engine.dispatcher.warnings.note(queue.queue_name, queue.partition_key is not None, record.application_name)
+        places.add((queue.queue_name, queue.partition_key is not None, record.application_name))
         if queue.delay_until_ms is None:
             queue_names.add(queue.queue_name)
         else:
             due_ms = queue.delay_until_ms if due_ms is None else min(due_ms, queue.delay_until_ms)
+    for place in places:
+        engine.dispatcher.warnings.note(*place)
     if due_ms is not None:
         engine.delays.add(due_ms)
     if queue_names:
