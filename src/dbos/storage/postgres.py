@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import selectors
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -53,6 +55,21 @@ JOURNAL_SETTINGS = (
 # Claims and reads: rows come out of an index in its order, however few the planner believes there are; sorting all that
 # wait for the sake of the first ones would cost more with every one. Compiling takes longer than any of them.
 SERVICE_SETTINGS = "SET enable_sort = off; SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off"
+
+
+# Connections whose locks say that this process is alive. A forked child would keep them open after the death of its
+# parent, so it closes its own copies; the session is not ended by that.
+_presences: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
+
+
+def _let_go_of_presences() -> None:
+    for connection in list(_presences):
+        with suppress(Exception):  # closed already
+            os.close(connection.fileno())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_of_presences)
 
 
 class Lane:
@@ -234,6 +251,7 @@ class PostgresConnections:
     def _open_presence(self) -> psycopg.Connection[Any]:
         """The connection that listens, and whose locks say who is there; others are told that somebody has come."""
         connection = self.connect()
+        _presences.add(connection)
         try:
             connection.execute(PRESENCE_SETTINGS.encode())
             connection.execute(f"LISTEN {SIGNAL_CHANNEL}".encode())
