@@ -64,14 +64,23 @@ class Load:
         }
         assert set(self.observer.statuses().values()) == {"SUCCESS"}
         executed = [step for _, step in self._log.executions()]
+        assert {pid for pid, _ in self._log.executions()} == {self._worker.pid}, "somebody took it for dead"
         assert len(executed) == len(set(executed)), "a step body was executed twice"
         assert len(executed) == ORDERS * (ROUNDS + 2)
         assert set(executed) <= self.observer.recorded()
 
 
+def neighbour(url: str, log: SideLog) -> Worker:
+    """Another process, which has nothing to do but could take over what the first one is executing."""
+    worker = Worker(url, log, executor="neighbour")
+    worker.command("load", first=0, count=0)
+    worker.expect("launched")
+    return worker
+
+
 def test_workflows_continue_when_postgres_was_cut_off_three_times(own_server: EmbeddedPostgres, tmp_path: Path) -> None:
     url, log = own_server.url("outage"), SideLog(tmp_path / "side.log")
-    with Worker(url, log) as worker:
+    with Worker(url, log) as worker, neighbour(url, log):
         load = Load(worker, url, log)
         for _ in range(3):
             load.wait_for_progress()
@@ -81,7 +90,7 @@ def test_workflows_continue_when_postgres_was_cut_off_three_times(own_server: Em
 
 def test_workflows_continue_when_their_connections_are_terminated(tmp_path: Path) -> None:
     url, log = fresh_postgres_url(), SideLog(tmp_path / "side.log")
-    with Worker(url, log) as worker:
+    with Worker(url, log) as worker, neighbour(url, log):
         load = Load(worker, url, log)
         for _ in range(5):
             load.wait_for_progress()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -110,6 +111,37 @@ def test_a_database_is_shared_from_the_moment_somebody_else_comes(open_another: 
     wait_until(first.is_shared)
     first.close()
     listener.join()
+
+
+# Joins, leaves a forked child behind, and waits to be killed.
+PARENT = """
+import os, sys, time
+from dbos.config import resolve
+from dbos.ids import new_process
+from dbos.storage.opening import open_store
+store, name = open_store(resolve({"name": "test-app", "system_database_url": sys.argv[1]})), new_process()
+assert store.join(name)
+child = os.fork()
+if child:
+    print(name, child, flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_forked_child_does_not_keep_its_parent_alive(open_another: OpenAnother, database_url: str) -> None:
+    looker = open_another()
+    joined(looker)
+    arguments = [sys.executable, "-W", "ignore", "-c", PARENT, database_url]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        name, child = parent.stdout.readline().split()
+        try:
+            assert not is_dead(looker, name)
+            parent.kill()
+            wait_until(lambda: is_dead(looker, name))
+            os.kill(int(child), 0)  # it is still there
+        finally:
+            os.kill(int(child), signal.SIGKILL)
 
 
 # --- Postgres: connections break

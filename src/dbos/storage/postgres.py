@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import selectors
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -72,6 +74,20 @@ LISTING_SETTINGS = (
     "set_config('enable_bitmapscan', 'on', true), "
     "set_config('statement_timeout', COALESCE($1::text, current_setting('statement_timeout')), true)"
 )
+
+# Connections whose locks say that this process is alive. A forked child would keep them open after the death of its
+# parent, so it closes its own copies; the session is not ended by that.
+_presences: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
+
+
+def _let_go_of_presences() -> None:
+    for connection in list(_presences):
+        with suppress(Exception):  # closed already
+            os.close(connection.fileno())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_of_presences)
 
 
 class Lane:
@@ -288,6 +304,7 @@ class PostgresConnections:
     def _open_presence(self) -> psycopg.Connection[Any]:
         """The connection that listens, and whose locks say who is there; others are told that somebody has come."""
         connection = self.connect()
+        _presences.add(connection)
         try:
             connection.execute(PRESENCE_SETTINGS.encode())
             connection.execute(f"LISTEN {SIGNAL_CHANNEL}".encode())
