@@ -146,16 +146,32 @@ def test_a_process_claims_no_more_than_its_threads_can_begin(config: Config, dat
 
 def test_partitions_have_limits_of_their_own(app: type[DBOS]) -> None:
     """03 R61, R75, R83, R84."""
-    meter = Meter()
-    work = declare(meter, seconds=0.01)
+    gate, lock, now, most = Gate(), threading.Lock(), Counter[str](), Counter[str]()
+
+    @DBOS.workflow(name="held")
+    def held(value: int, key: str) -> int:
+        with lock:
+            now[key] += 1
+            most[key] = max(most[key], now[key])
+            most["all"] = max(most["all"], now.total())
+        gate.wait()
+        with lock:
+            now[key] -= 1
+        return value
+
     handles = []
     for number in range(40):
         with SetEnqueueOptions(queue_partition_key=f"key {number % 4}"):
-            handles.append(DBOS.enqueue_workflow("mail", work, number, key=str(number % 4)))
+            handles.append(DBOS.enqueue_workflow("mail", held, number, str(number % 4)))
     # Only now, so that every partition has more waiting than may run.
     DBOS.register_queue("mail", partition_concurrency=2, global_concurrency=5)
+    # Five of four partitions: two of one of them.
+    wait_until(lambda: now.total() == 5)
+    assert max(now.values()) == 2
+    gate.open()
     assert [handle.get_result() for handle in handles] == list(range(40))
-    assert max(meter.most.values()) == 2
+    assert most.pop("all") == 5
+    assert set(most.values()) == {2}
 
 
 def test_a_partition_runs_one_at_a_time_in_order(app: type[DBOS]) -> None:
