@@ -171,7 +171,7 @@ def test_partitions_have_limits_of_their_own(app: type[DBOS]) -> None:
     gate.open()
     assert [handle.get_result() for handle in handles] == list(range(40))
     assert most.pop("all") == 5
-    assert set(most.values()) == {2}
+    assert max(most.values()) == 2
 
 
 def test_a_partition_runs_one_at_a_time_in_order(app: type[DBOS]) -> None:
