@@ -27,9 +27,10 @@ CLAIM_SIZE = 250
 ENOUGH_RUNNING = 1000
 # How often the configurations of all queues are read.
 CONFIGURATION_MS = 1000
-# The safety net takes at most one part in so many of the time: it may have to go past a million workflows that wait for
-# another version.
+# A look that takes long takes at most one part in so many of the time: it may have to go past a million workflows that
+# wait for another version.
 LOOKING_SHARE = 10
+LONG_LOOK_MS = 5
 # On SQLite every commit of another process makes this one look. While that leads to nothing the looks become rarer,
 # down to one in so many ms; a commit after a quiet time is looked at at once.
 LONGEST_LOOK_PAUSE_MS = 16
@@ -189,8 +190,11 @@ class Dispatcher(Service):
         """The queues on which something waits for this process."""
         found = self.engine.store.find_waiting_queues(queue_names, self._claim_of("", 0))
         pause_ms = 0 if now_ms - self._look_not_before_ms > QUIET_MS else self._look_pause_ms
-        self._look_not_before_ms = now_ms + max(pause_ms, LOOKING_SHARE * (self.engine.clock.now_ms() - now_ms))
         self._look_pause_ms = min(2 * pause_ms + 1, LONGEST_LOOK_PAUSE_MS)
+        took_ms = self.engine.clock.now_ms() - now_ms
+        if took_ms >= LONG_LOOK_MS:
+            pause_ms = max(pause_ms, LOOKING_SHARE * took_ms)
+        self._look_not_before_ms = now_ms + pause_ms
         self._looked_at_ms = now_ms
         return found
 

@@ -49,8 +49,8 @@ class Workers:
         self._slot_freed = threading.Condition(self._lock)
         self._jobs: deque[Job] = deque()
         # To hand a job to a thread of the pool takes longer than many a workflow, so a thread that is done stays for a
-        # moment: so many wait for what is handed to them.
-        self._handed: SimpleQueue[Job] = SimpleQueue()
+        # moment: so many wait for what is handed to them. None sends one home.
+        self._handed: SimpleQueue[Job | None] = SimpleQueue()
         self._lingering = 0
         self._working = 0  # threads that run a job and do not wait inside it
         self._returning = 0  # threads that have waited and want to go on
@@ -97,6 +97,9 @@ class Workers:
             self._stopped = True
             self._jobs.clear()
             self._slot_freed.notify_all()
+            for _ in range(self._lingering):
+                self._handed.put(None)
+            self._lingering = 0
         _shut_down(self._threads)
 
     def _dispatch(self) -> None:
