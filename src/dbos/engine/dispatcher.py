@@ -7,7 +7,6 @@ Once per interval a single statement asks for all queues together whether anythi
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -275,9 +274,6 @@ class Dispatcher(Service):
         engine = self.engine
         token = engine.new_token()
         claim = self._claim_of(token, limit)
-        if queue is INTERNAL_QUEUE:
-            # What is recovered is claimed even if its function is missing here, and reported then.
-            claim = dataclasses.replace(claim, function_names=None)
         with self._lock:
             running = {key: count for key, count in self._running.get(queue.name, {}).items() if key is not None}
         self._token = token
