@@ -7,7 +7,6 @@ for a person to bring in line.
 """
 
 import argparse
-import platform
 import subprocess
 import sys
 import tempfile
@@ -38,7 +37,7 @@ def main() -> int:
     head, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, tail = rest.partition(END)
     today = datetime.now(timezone.utc).date().isoformat()
-    conditions = f"{BEGIN}\n{platform.node()}, {today}.\n\n{facts}\n"
+    conditions = f"{BEGIN}\nA virtual machine, a local disk, {today}.\n\n{facts}\n"
     PAGE.write_text(f"{head}{conditions}\n{body}\n{END}{tail}")
     print(f"wrote {PAGE} and {CHART}", file=sys.stderr)
     return code
