@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 DB ?= sqlite
 MINUTES ?= 10
 JOBS ?= 10000
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 
@@ -22,7 +23,7 @@ demo: $(VENV)/.installed ## the order-checkout demo, killed and recovered (DB=sq
 	$(BIN)/python examples/orders/demo.py --db $(DB)
 
 test: $(VENV)/.installed ## all tests, on SQLite and Postgres
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed ## format, lint, types, import direction
 	$(BIN)/ruff format --check .

@@ -12,6 +12,7 @@ from tests.kills.processes import PATIENCE_SECONDS, Observer, SideLog, Step, Wor
 
 PROGRAM = Path(__file__).with_name("queue_worker.py")
 WORKERS = 4
+FEWEST_KILLS = 3
 CONCURRENCY = 32
 
 
@@ -74,13 +75,18 @@ class QueueCampaign:
         worker.command("work")
 
     def _wait_for_the_next_kill(self) -> bool:
-        """False when nothing is left to do."""
+        """False when nothing is left to do. However fast the machine is, some kills come while there is."""
         kill_at = time.monotonic() + self._random.uniform(*self._pause_seconds)
+        kill_when_finished = self._jobs * (self.kills + 1) // (FEWEST_KILLS + 1)
         while self._unfinished():
-            if time.monotonic() >= kill_at:
+            if time.monotonic() >= kill_at or self._finished() >= kill_when_finished:
                 return True
             time.sleep(0.05)
         return False
+
+    def _finished(self) -> int:
+        count: int = self._observer.query("SELECT COUNT(*) FROM {}workflow_status WHERE status = 'SUCCESS'")[0][0]
+        return count
 
     def _unfinished(self) -> bool:
         return bool(
