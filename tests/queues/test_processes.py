@@ -16,7 +16,7 @@ from tests.queues import campaign
 from tests.queues.campaign import Limits, wait_until_ready
 
 TASKS = 240
-# The campaign asks for 90 %; a test shares its machine with others. Woken by polls only, 50 ms of a second would be used.
+# The campaign asks for 90 %; a test shares its machine. Woken by polls only, 50 ms of each second would be used.
 ENOUGH_IN_TESTS = 0.1
 
 StartWorker = Callable[[str, str], "subprocess.Popen[str]"]
