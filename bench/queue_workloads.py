@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 from probe import Stopwatch, cpu_seconds, emit, peak_rss_mb, percentile_ms, report
@@ -26,6 +27,7 @@ QUEUE = "bench"
 CALLERS = 16
 WARM_UP = 20
 IDLE_QUEUES = 100
+IDLE_SCHEDULES = 100
 # Of all gaps between enqueues whose latency is measured. Random ones: they have to fall anywhere into a poll.
 GAPS_SECONDS = 10.0
 
@@ -38,6 +40,10 @@ def one_step(i: int) -> int:
 @DBOS.workflow()
 def trivial(i: int) -> int:
     return i
+
+
+@DBOS.workflow()
+def scheduled(at: datetime, context: Any) -> None: ...
 
 
 @DBOS.workflow()
@@ -169,9 +175,14 @@ def latency(database_url: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def idle(database_url: str, options: argparse.Namespace) -> dict[str, Any]:
-    """A process with a hundred queues on which nothing happens, between two lines of the input."""
+    """A process with a hundred queues and schedules on which nothing happens, between two lines of the input."""
     configure(database_url, options.executor, serve=True)
     register({f"queue-{i}": {} for i in range(IDLE_QUEUES)})
+    entries: Any = [
+        {"schedule_name": f"schedule-{i}", "workflow_fn": scheduled, "schedule": "0 0 29 2 *"}
+        for i in range(IDLE_SCHEDULES)
+    ]
+    DBOS.apply_schedules(entries)
     print("ready", flush=True)
     sys.stdin.readline()
     with Stopwatch() as watch:

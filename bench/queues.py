@@ -135,7 +135,7 @@ def _measure_latency(python: str, side: str, across: bool, backend: Backend, sca
 
 def idle_grid(backends: list[Backend], sides: dict[str, str], scale: float) -> Grid:
     grid = Grid(
-        "What a process with 100 idle queues costs",
+        "What a process with 100 idle queues and 100 idle schedules costs",
         ["side", "database", "transactions per s", "CPU ms per s", "threads", "memory MB"],
         notes=[f"Over {IDLE_SECONDS * scale:g} s; transactions by pg_stat_database, CPU without the database server."],
     )
