@@ -65,6 +65,9 @@ def _no_application_is_left() -> Iterator[None]:
 def dbos_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Lets `caplog` see what the library logs; its logger does not propagate."""
     logger = DBOS.logger
+    # Whatever the tests before have configured: each record shall be seen once.
+    propagates, logger.propagate = logger.propagate, False
     logger.addHandler(caplog.handler)
     yield
     logger.removeHandler(caplog.handler)
+    logger.propagate = propagates

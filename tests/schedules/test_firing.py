@@ -291,9 +291,9 @@ def test_in_the_repeated_hour_of_autumn_both_ticks_run(app: type[DBOS], database
 
 
 def test_many_missed_ticks_are_written_in_several_transactions(app: type[DBOS], database_url: str) -> None:
-    create(schedule="* * * * * *")
-    create("other", "*/2 * * * * *")
     with stepped(NOON) as scheduler:
+        create(schedule="* * * * * *")
+        create("other", "*/2 * * * * *")
         scheduler.at("2026-01-01T12:00:00")
         scheduler.at("2026-01-01T12:20:00")
     assert len(runs(database_url)) == 1200 > 2 * RUNS_AT_ONCE
@@ -301,9 +301,9 @@ def test_many_missed_ticks_are_written_in_several_transactions(app: type[DBOS], 
 
 
 def test_a_year_of_missed_seconds_costs_nothing_when_only_the_last_counts(app: type[DBOS], database_url: str) -> None:
-    create(schedule="* * * * * *", catch_up="last")
-    create("none", "* * * * * *", catch_up="none")
     with stepped("2025-01-01T12:00:00") as scheduler:
+        create(schedule="* * * * * *", catch_up="last")
+        create("none", "* * * * * *", catch_up="none")
         scheduler.at("2025-01-01T12:00:00.500")
         scheduler.at("2026-01-01T12:00:00.500")
     assert runs(database_url) == ["2026-01-01T12:00:00+00:00"]
