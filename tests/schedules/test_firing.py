@@ -20,7 +20,10 @@ Config = dict[str, Any]
 NOON = "2026-01-01T12:00:00"
 
 
-def create(name: str = "s", schedule: str = "*/10 * * * *", **given: Any) -> None:
+def create(name: str = "s", schedule: str = "*/10 * * * *", *, live: bool = False, **given: Any) -> None:
+    """Make a schedule. Unless it shall be live, the scheduler of the process rests from now on."""
+    if not live:
+        the_engine().scheduler.stop()
     DBOS.create_schedule(**{"schedule_name": name, "workflow_fn": declare(), "schedule": schedule, **given})
 
 
@@ -41,7 +44,7 @@ def test_a_tick_runs_the_workflow_with_its_nominal_time_and_the_context(app: typ
         seen.append((when, context))
         ran.set()
 
-    create(workflow_fn=tick, schedule="* * * * * *", context={"a": [1]}, cron_timezone="Asia/Kathmandu")
+    create(live=True, workflow_fn=tick, schedule="* * * * * *", context={"a": [1]}, cron_timezone="Asia/Kathmandu")
     assert ran.wait(PATIENCE_SECONDS)
     DBOS.pause_schedule("s")
     when, context = seen[0]
@@ -325,7 +328,7 @@ def test_a_change_counts_at_once_in_this_process(app: type[DBOS]) -> None:
     engine = the_engine()
     wait_until(lambda: engine.scheduler._looked_at_ms > 0)
     before = engine.scheduler._looked_at_ms
-    create(workflow_fn=tick, schedule=far())
+    create(live=True, workflow_fn=tick, schedule=far())
     assert engine.scheduler._looked_at_ms != before
     DBOS.apply_schedules([{"schedule_name": "s", "workflow_fn": tick, "schedule": "* * * * * *"}])
     assert ran.wait(PATIENCE_SECONDS)
@@ -589,7 +592,7 @@ def test_schedules_go_on_after_a_restart(config: Config, database_url: str) -> N
         ran.set()
 
     DBOS.launch()
-    create(workflow_fn=tick, schedule="* * * * * *")
+    create(live=True, workflow_fn=tick, schedule="* * * * * *")
     assert ran.wait(PATIENCE_SECONDS)
     DBOS.destroy()
     count = len(runs(database_url))
