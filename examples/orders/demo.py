@@ -47,7 +47,7 @@ class Demo:
         self._log_path = directory / "app.log"
         all_orders = orders.load()
         valid = sum(orders.is_valid(order, CATALOGUE_CENTS) for order in all_orders)
-        self._moments = kill_moments(kills, len(all_orders))
+        self._moments = kill_moments(kills, valid)
         self._progress = Progress(
             TextColumn("  {task.description}"),
             BarColumn(40),
@@ -76,10 +76,10 @@ class Demo:
                 assert process.stdout is not None
                 for line in process.stdout:
                     finished.add(json.loads(line)["order"])
-                    self._show(len(finished))
-                    if self._moments and len(finished) >= self._moments[0]:
+                    shipped = self._show(len(finished))
+                    if self._moments and shipped >= self._moments[0]:
                         del self._moments[0]
-                        self._kill(process, run, len(finished))
+                        self._kill(process, run, shipped)
                         return True
                 process.wait()
             finally:
@@ -100,24 +100,26 @@ class Demo:
         command = [sys.executable, str(APPLICATION)]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
 
-    def _kill(self, process: subprocess.Popen[str], run: int, finished: int) -> None:
+    def _kill(self, process: subprocess.Popen[str], run: int, shipped: int) -> None:
         time.sleep(random.uniform(0, 0.05))
         process.kill()
         process.wait()
-        kill = Kill(run, time.time(), finished, unfinished(self.database_url))
+        kill = Kill(run, time.time(), unfinished(self.database_url))
         self.kills.append(kill)
         where = f"run {run} (pid {process.pid})"
-        self._progress.console.print(f"  [red]SIGKILL[/] {where} after {finished} orders, {len(kill.cut_off)} cut off")
+        self._progress.console.print(f"  [red]SIGKILL[/] {where} after {shipped} parcels, {len(kill.cut_off)} cut off")
 
-    def _show(self, finished: int) -> None:
-        steps_query = "SELECT count(*) FROM effects WHERE step IN ('validate', 'reserve', 'charge', 'ship')"
-        [(steps,)] = world_query(self.world_path, steps_query)
+    def _show(self, finished: int) -> int:
+        """Move the bars; how many parcels the carrier has got."""
+        counts = dict(world_query(self.world_path, "SELECT step, count(*) FROM effects GROUP BY step"))
+        steps = [counts.get(step, 0) for step in ("validate", "reserve", "charge", "ship")]
         self._progress.update(self._orders_bar, completed=finished)
-        self._progress.update(self._steps_bar, completed=steps)
+        self._progress.update(self._steps_bar, completed=sum(steps))
+        return steps[-1]
 
 
 def kill_moments(kills: int, total: int) -> list[int]:
-    """After how many finished orders to kill. Two moments are close together: the second meets a recovery."""
+    """After how many parcels to kill. Two moments are close together: the second meets a recovery."""
     moments = random.sample(range(total // 20, total * 19 // 20), kills - 1)
     return sorted([*moments, random.choice(moments) + 10])
 

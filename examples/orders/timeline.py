@@ -21,7 +21,6 @@ class Kill(NamedTuple):
 
     run: int
     at: float
-    finished: int
     cut_off: frozenset[str]
 
 
