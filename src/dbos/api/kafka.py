@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from ..engine.kafka import ConsumerSpec, client_library
 from ..engine.registry import TEMPORARY_PREFIX, WorkflowInfo
 from ..error import DBOSInitializationError
 from ..logs import logger
@@ -14,6 +13,9 @@ from ..types import KAFKA_ORDERED_QUEUE_NAME, KAFKA_QUEUE_NAME, KafkaMessage
 from .decorators import WORKFLOW_ATTRIBUTE, find_target
 from .enqueueing import check_queue_name
 from .runtime import state
+
+if TYPE_CHECKING:
+    from ..engine.kafka import ConsumerSpec
 
 KafkaOrdering = Literal["none", "partition", "topic"]
 
@@ -62,6 +64,9 @@ class KafkaCalls:
             DBOSException: confluent-kafka is not installed.
         """
         _check_arguments(config, topics, ordering, batch_size, queue_name)
+        # Only now: importing the package stays quick.
+        from ..engine.kafka import ConsumerSpec, client_library
+
         client_library()
         registry = state.registry
 

@@ -1,4 +1,7 @@
-"""Schedules: workflows that run at the times of a cron expression."""
+"""Schedules: workflows that run at the times of a cron expression.
+
+The part of the engine is imported by the calls, which need it, and not with the package, which should start quickly.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypedDict, Union, get_args
 
-from ..engine import schedules as plans
 from ..engine.context import current_execution
-from ..engine.cron import check_expression
 from ..engine.plans import Plan, Read
 from ..engine.registry import TEMPORARY_PREFIX, WorkflowInfo
 from ..error import DBOSException, DBOSWorkflowFunctionNotFoundError
@@ -115,6 +116,8 @@ def _create(
         overlap=overlap,
         catch_up=catch_up,
     )
+    from ..engine import schedules as plans
+
     return plans.create_plan(engine, lambda: _make(engine, given))
 
 
@@ -145,6 +148,8 @@ def _apply_plan(engine: Engine, schedules: Sequence[ScheduleInput]) -> Plan[None
             raise
         except DBOSException as error:
             raise DBOSException(f"Entry {index} of the schedules: {error.message}") from error
+    from ..engine import schedules as plans
+
     yield from plans.apply_plan(engine, made)
 
 
@@ -153,6 +158,8 @@ def _get(name: str) -> Plan[WorkflowSchedule | None]:
 
     Durability: in workflow code recorded as the step `DBOS.getSchedule`.
     """
+    from ..engine import schedules as plans
+
     return plans.find_plan(engine_here(), _checked_name(name))
 
 
@@ -185,6 +192,8 @@ def _list(
             and (prefixes is None or schedule.name.startswith(prefixes))
         )
 
+    from ..engine import schedules as plans
+
     return plans.list_plan(engine, applications if any(applications or ()) else None, wanted)
 
 
@@ -193,6 +202,8 @@ def _delete(name: str) -> Plan[None]:
 
     Durability: in workflow code recorded as the step `DBOS.deleteSchedule`, in the transaction that deletes it.
     """
+    from ..engine import schedules as plans
+
     return plans.delete_plan(engine_here(), _checked_name(name))
 
 
@@ -201,6 +212,8 @@ def _pause(name: str) -> Plan[None]:
 
     Durability: in workflow code recorded as the step `DBOS.pauseSchedule`, in the transaction that pauses it.
     """
+    from ..engine import schedules as plans
+
     return plans.set_status_plan(engine_here(), _checked_name(name), "PAUSED")
 
 
@@ -209,6 +222,8 @@ def _resume(name: str) -> Plan[None]:
 
     Durability: in workflow code recorded as the step `DBOS.resumeSchedule`, in the transaction that resumes it.
     """
+    from ..engine import schedules as plans
+
     return plans.set_status_plan(engine_here(), _checked_name(name), "ACTIVE")
 
 
@@ -239,6 +254,8 @@ class ScheduleCalls:
         """
         _refuse_in_workflow("trigger_schedule")
         engine = engine_here()
+        from ..engine import schedules as plans
+
         return Handle(run(engine, plans.trigger_plan(engine, _checked_name(schedule_name))))
 
     @staticmethod
@@ -258,6 +275,8 @@ class ScheduleCalls:
         _refuse_in_workflow("backfill_schedule")
         engine = engine_here()
         begin, until = _moment(start, "start"), _moment(end, "end")
+        from ..engine import schedules as plans
+
         ids = run(engine, plans.backfill_plan(engine, _checked_name(schedule_name), begin, until))
         return [Handle(workflow_id) for workflow_id in ids]
 
@@ -276,6 +295,8 @@ def _make(engine: Engine, given: Mapping[str, Any]) -> Plan[Schedule]:
     info, class_name = _workflow_of(name, given["workflow_fn"])
     check_unsharded(given.get("shard_key"))
     timezone_name = given.get("cron_timezone")
+    from ..engine.cron import check_expression
+
     check_expression(given["schedule"], timezone_name, datetime.fromtimestamp(engine.clock.now(), timezone.utc))
     overlap: Overlap = given.get("overlap") or "allow"
     catch_up: CatchUp | None = given.get("catch_up")
