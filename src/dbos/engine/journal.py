@@ -21,6 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from ..error import DBOSException
 from ..logs import logger
@@ -33,6 +34,8 @@ from .signals import Signals
 MAX_BATCH_RECORDS = 1000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 MAX_PENDING_BYTES = 256 * 1024 * 1024
+# How many that wait are looked at, to see whether there is a start among them.
+ENTRIES_LOOKED_AT = 32
 
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 60.0
@@ -97,8 +100,9 @@ class Journal:
         # Whether anybody waits for room.
         self._crowded = False
         self._leading = False
-        # Whether a start is being committed beside the batches.
+        # Whether a start is being committed beside the batches, and whether the batch on its way has one.
         self._beside = False
+        self._start_on_its_way = False
         self._closing = threading.Event()
         self._work = threading.Semaphore(0)
         self._thread: threading.Thread | None = None
@@ -242,9 +246,12 @@ class Journal:
                 self._work.release()
 
     def _may_go_beside(self, record: Record) -> bool:
-        if self._beside or not self._store.commits_in_parallel:
+        """Whether it is a start, and the only one: several at once are better off together."""
+        if type(record) is not WorkflowStarted or record.parent is not None:
             return False
-        return type(record) is WorkflowStarted and record.parent is None
+        if self._beside or self._start_on_its_way or not self._store.commits_in_parallel:
+            return False
+        return not any(type(entry.record) is WorkflowStarted for entry in islice(self._pending, ENTRIES_LOOKED_AT))
 
     def _commit_beside(self, entry: Entry) -> None:
         try:
@@ -306,6 +313,7 @@ class Journal:
                 entry = pending.popleft()
                 batch.append(entry)
                 size += entry.size
+            self._start_on_its_way = any(type(entry.record) is WorkflowStarted for entry in batch)
         return batch
 
     def _pause(self, seconds: float) -> None:
