@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,12 @@ def _no_application_is_left() -> Iterator[None]:
 def dbos_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Lets `caplog` see what the library logs; its logger does not propagate."""
     logger = DBOS.logger
-    # Whatever the tests before have configured: each record shall be seen once.
-    propagates, logger.propagate = logger.propagate, False
+    # Whatever the tests before have configured: each record shall be seen, and once.
+    propagates, level = logger.propagate, logger.level
+    logger.propagate = False
+    logger.setLevel(min(level, logging.WARNING))
     logger.addHandler(caplog.handler)
     yield
     logger.removeHandler(caplog.handler)
+    logger.setLevel(level)
     logger.propagate = propagates
