@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -112,6 +111,7 @@ def test_lowering_a_limit_stops_nothing_that_runs(app: type[DBOS], database_url:
 
 def test_a_limit_per_partition_and_process(app: type[DBOS]) -> None:
     """03 R75: partition_worker_concurrency, counted in memory."""
+    gate = Gate()
     lock, running, most = threading.Lock(), {"a": 0, "b": 0}, {"a": 0, "b": 0}
 
     @DBOS.workflow()
@@ -119,7 +119,7 @@ def test_a_limit_per_partition_and_process(app: type[DBOS]) -> None:
         with lock:
             running[key] += 1
             most[key] = max(most[key], running[key])
-        time.sleep(0.01)  # the work: overlap shows only while it lasts
+        gate.wait()
         with lock:
             running[key] -= 1
 
@@ -128,6 +128,8 @@ def test_a_limit_per_partition_and_process(app: type[DBOS]) -> None:
     for number in range(24):
         with SetEnqueueOptions(queue_partition_key="ab"[number % 2]):
             handles.append(DBOS.enqueue_workflow("mail", work, "ab"[number % 2]))
+    wait_until(lambda: running == {"a": 2, "b": 2})
+    gate.open()
     for handle in handles:
         handle.get_result()
     assert most == {"a": 2, "b": 2}
