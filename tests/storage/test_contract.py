@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from dbos.error import DBOSException
 from dbos.records import Verdict
 from dbos.storage.database import SqlStore
-from dbos.types import INTERNAL_QUEUE_NAME
+from dbos.types import INTERNAL_QUEUE_NAME, Claim, QueueConfig
 from tests.storage.making import LARGEST, Rows, child, claim, column, enqueue, everything, finish, ids, start, step
 
 UNOWNED_VERSION = """
@@ -170,6 +171,23 @@ def test_claims_go_by_priority_then_age_then_id(store: SqlStore, read: Rows) -> 
     assert ids(claim(store, "t3", limit=0)) == []
     assert ids(claim(store, "t4", limit=9)) == ["c", "d"]
     assert ids(claim(store, "t5", limit=9)) == []
+
+
+@pytest.mark.parametrize("partitioned", [False, True])
+def test_nothing_is_claimed_by_limits_that_have_been_changed(store: SqlStore, read: Rows, partitioned: bool) -> None:
+    """A claim may have waited for the lock while the limits were changed and work was enqueued under the new ones."""
+    enqueue(store, read, "w", queue_name="mail")
+    if partitioned:
+        read("UPDATE workflow_status SET queue_partition_key = 'k'")
+    limits = {"partition_concurrency": 1} if partitioned else {}
+    known = store.register_queue(QueueConfig("mail", "test-app", **limits), 1, overwrite=True)
+    assert store.update_queue(dataclasses.replace(known, global_concurrency=0), 1)
+    request = Claim("t", "claimer", "v1", "test-app", False, 100, None)
+    assert store.claim_workflows(known, request, 1_000_000) == []
+    assert store.update_queue(dataclasses.replace(known, updated_at_ms=known.updated_at_ms + 1), 1)
+    changed = store.find_queue("mail")
+    assert changed is not None
+    assert ids(store.claim_workflows(changed, request, 1_000_000)) == ["w"]
 
 
 def test_what_never_had_a_queue_has_none_from_its_claim_on(store: SqlStore, read: Rows) -> None:

@@ -24,8 +24,10 @@ CLAIM_SIZE = 250
 # With so many workflows from queues running here, only one claim per turn and queue is made, so that a process without
 # limits leaves work to others. Not none, since those that run may wait for others in the queue.
 ENOUGH_RUNNING = 1000
-# How often the configurations of all queues are read.
+# How often the configurations of all queues are read; at most so often, when a claim that came back empty may mean that
+# the limits it went by are no longer those of the queue.
 CONFIGURATION_MS = 1000
+DOUBTED_CONFIGURATION_MS = 100
 # A look that takes long takes at most one part in so many of the time: it may have to go past a million workflows that
 # wait for another version.
 LOOKING_SHARE = 10
@@ -62,6 +64,8 @@ class Dispatcher(Service):
         self._windows_ms: dict[str, int] = {}
         # What runs here, by queue and partition.
         self._running: dict[str, dict[str | None, int]] = {}
+        # When the configurations are read again, and when they have been read.
+        self._configure_at_ms = 0
         self._configured_at_ms = 0
         self._looked_at_ms = 0
         self._look_not_before_ms = 0
@@ -145,7 +149,7 @@ class Dispatcher(Service):
 
     def read_configuration_now(self) -> None:
         """This process has registered, changed or deleted a queue."""
-        self._configured_at_ms = 0
+        self._configure_at_ms = 0
         self.wake()
 
     # --- the loop
@@ -157,8 +161,9 @@ class Dispatcher(Service):
             self._start(engine.store.find_claimed(self._token))
             self._token = None
         now_ms = engine.clock.now_ms()
-        if now_ms - self._configured_at_ms >= CONFIGURATION_MS:
+        if now_ms >= self._configure_at_ms:
             self._configured_at_ms = now_ms
+            self._configure_at_ms = now_ms + CONFIGURATION_MS
             self._read_configuration()
         with self._lock:
             due, self._due = self._due & self._queues.keys(), set()
@@ -180,7 +185,7 @@ class Dispatcher(Service):
         with self._lock:
             next_ms = min(
                 max(self._looked_at_ms + interval_ms, self._look_not_before_ms),
-                self._configured_at_ms + CONFIGURATION_MS,
+                self._configure_at_ms,
                 *self._windows_ms.values(),
             )
         return max(0.0, (next_ms - engine.clock.now_ms()) / 1000)
@@ -234,6 +239,9 @@ class Dispatcher(Service):
             claimed = self._claim(queue, limit)
             self._start(claimed)
             count += len(claimed)
+            if not claimed:
+                doubted_ms = self._configured_at_ms + DOUBTED_CONFIGURATION_MS
+                self._configure_at_ms = min(self._configure_at_ms, doubted_ms)
             if len(claimed) < limit:
                 with self._lock:
                     self._crowded.discard(queue.name)

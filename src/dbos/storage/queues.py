@@ -39,6 +39,7 @@ class QueueOperations:
             None if rate is None else rate.limit,
             None if rate is None else int(rate.period_seconds * 1000),
             queue.is_rate_limited,
+            queue.updated_at_ms or None,
         )
         name = "claim_workflows"
         if queue.is_partitioned:

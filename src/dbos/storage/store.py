@@ -173,8 +173,9 @@ class Store(Protocol):
         """Take up to `claim.limit` waiting workflows of a queue for this executor, by priority and age, with inputs.
 
         Each is taken by exactly one claimer, and the shared limits of the queue hold whatever processes, versions and
-        applications claim at the same moment. `running` says how many of each partition run in this process, for the
-        limit per worker. After StoreUnavailable ask `find_claimed` with the same token.
+        applications claim at the same moment. Nothing is taken by a configuration that is no longer the stored one
+        (`updated_at_ms`; 0 is a queue that has no row). `running` says how many of each partition run in this process,
+        for the limit per worker. After StoreUnavailable ask `find_claimed` with the same token.
         """
         ...
 

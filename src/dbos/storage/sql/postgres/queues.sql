@@ -103,7 +103,8 @@ SELECT pg_advisory_xact_lock(hashtextextended('dbos.queue.' || $1::text, 0));
 -- Parameters of a claim: $1 queue, $2 now, $3 token of this claim, $4 executor, $5 version, $6 application, $7 whether
 -- the version is the latest (takes rows without a version), $8 how many at most, $9 names of the functions that are
 -- registered here (a JSON array; NULL is any), $10 global concurrency, $11 and $12 rate limit and its period in ms, $13 whether
--- the queue has a rate limit of either kind.
+-- the queue has a rate limit of either kind, $14 when its configuration was last changed, as far as the claimer knows (NULL
+-- is a queue without a row).
 
 -- name: claim_workflows
 -- Take waiting workflows for this executor, and give back all that running them needs. Rows locked by another claimer
@@ -128,8 +129,8 @@ WITH clock AS MATERIALIZED (
 
 -- name: claim_partitions
 -- The same for a partitioned queue, all partitions in one statement: of each up to what its limits leave, the longest
--- waiting first over all. $14 partition concurrency, $15 partition worker concurrency, $16 what runs here of each
--- partition (a JSON object), $17 and $18 partition rate limit and its period in ms. The keys are found by going from
+-- waiting first over all. $15 partition concurrency, $16 partition worker concurrency, $17 what runs here of each
+-- partition (a JSON object), $18 and $19 partition rate limit and its period in ms. The keys are found by going from
 -- one to the next in the index. What runs is counted once for all of them: by partition, the planner would go through
 -- all that runs anywhere for each.
 WITH RECURSIVE clock AS MATERIALIZED (
@@ -159,13 +160,13 @@ WITH RECURSIVE clock AS MATERIALIZED (
   CROSS JOIN LATERAL (
     SELECT LEAST(
       $8::int8,
-      CASE WHEN $14::int8 IS NOT NULL THEN
-        $14::int8 - COALESCE(((SELECT by_key FROM pending) ->> keys.key)::int8, 0) END,
-      $15::int8 - COALESCE(($16::json ->> keys.key)::int8, 0),
-      CASE WHEN $17::int8 IS NOT NULL THEN $17::int8 - (
+      CASE WHEN $15::int8 IS NOT NULL THEN
+        $15::int8 - COALESCE(((SELECT by_key FROM pending) ->> keys.key)::int8, 0) END,
+      $16::int8 - COALESCE(($17::json ->> keys.key)::int8, 0),
+      CASE WHEN $18::int8 IS NOT NULL THEN $18::int8 - (
         SELECT count(*) FROM {schema}.workflow_status
         WHERE queue_name = $1::text AND rate_limited = TRUE AND status NOT IN ('ENQUEUED', 'DELAYED')
-          AND started_at_epoch_ms > (SELECT ms FROM clock) - $18::int8 AND queue_partition_key = keys.key
+          AND started_at_epoch_ms > (SELECT ms FROM clock) - $19::int8 AND queue_partition_key = keys.key
           AND (application_name = $6::text OR application_name IS NULL)) END) AS n
   ) AS partition_room
   CROSS JOIN LATERAL (

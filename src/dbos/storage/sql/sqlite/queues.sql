@@ -98,13 +98,14 @@ RETURNING workflow_uuid;
 -- Parameters of a claim: ?1 queue, ?2 now, ?3 token of this claim, ?4 executor, ?5 version, ?6 application, ?7 whether
 -- the version is the latest (takes rows without a version), ?8 how many at most, ?9 names of the functions that are
 -- registered here (a JSON array; NULL is any), ?10 global concurrency, ?11 and ?12 rate limit and its period in ms, ?13 whether
--- the queue has a rate limit of either kind. The last parameter is the
+-- the queue has a rate limit of either kind, ?14 when its configuration was last changed, as far as the claimer knows (NULL
+-- is a queue without a row). The last parameter is the
 -- time when the write lock was taken, which makes counts exact: nothing else changes meanwhile.
 
 -- name: claim_workflows
 -- Take waiting workflows for this executor, and give back all that running them needs.
 WITH clock (ms) AS (
-  SELECT ?14
+  SELECT ?15
 ),
 -- include: parts/room.sql
 ), candidates AS MATERIALIZED (
@@ -122,11 +123,11 @@ WITH clock (ms) AS (
 
 -- name: claim_partitions
 -- The same for a partitioned queue, all partitions in one statement: of each up to what its limits leave, the longest
--- waiting first over all. ?14 partition concurrency, ?15 partition worker concurrency, ?16 what runs here of each
--- partition (a JSON object), ?17 and ?18 partition rate limit and its period in ms. The keys are found by going from
+-- waiting first over all. ?15 partition concurrency, ?16 partition worker concurrency, ?17 what runs here of each
+-- partition (a JSON object), ?18 and ?19 partition rate limit and its period in ms. The keys are found by going from
 -- one to the next in the index.
 WITH RECURSIVE clock (ms) AS (
-  SELECT ?19
+  SELECT ?20
 ),
 -- include: parts/room.sql
 ), keys (key) AS (
@@ -141,21 +142,21 @@ WITH RECURSIVE clock (ms) AS (
           ORDER BY queue_partition_key LIMIT 1)
   FROM keys WHERE keys.key IS NOT NULL
 ), running (key, n) AS MATERIALIZED (
-  SELECT key, value FROM json_each(?16)
+  SELECT key, value FROM json_each(?17)
 ), partition_room (key, n) AS MATERIALIZED (
   SELECT keys.key, min(
     ?8,
-    CASE WHEN ?14 IS NULL THEN ?8 ELSE ?14 - (
+    CASE WHEN ?15 IS NULL THEN ?8 ELSE ?15 - (
       SELECT count(*) FROM workflow_status
       WHERE queue_name = ?1 AND status = 'PENDING' AND status IN ('ENQUEUED', 'PENDING')
         AND queue_partition_key = keys.key AND queue_partition_key IS NOT NULL
         AND (application_name = ?6 OR application_name IS NULL)) END,
-    CASE WHEN ?15 IS NULL THEN ?8 ELSE
-      ?15 - COALESCE((SELECT running.n FROM running WHERE running.key = keys.key), 0) END,
-    CASE WHEN ?17 IS NULL THEN ?8 ELSE ?17 - (
+    CASE WHEN ?16 IS NULL THEN ?8 ELSE
+      ?16 - COALESCE((SELECT running.n FROM running WHERE running.key = keys.key), 0) END,
+    CASE WHEN ?18 IS NULL THEN ?8 ELSE ?18 - (
       SELECT count(*) FROM workflow_status
       WHERE queue_name = ?1 AND rate_limited = TRUE AND status NOT IN ('ENQUEUED', 'DELAYED')
-        AND started_at_epoch_ms > (SELECT ms FROM clock) - ?18 AND queue_partition_key = keys.key
+        AND started_at_epoch_ms > (SELECT ms FROM clock) - ?19 AND queue_partition_key = keys.key
         AND (application_name = ?6 OR application_name IS NULL)) END)
   FROM keys WHERE keys.key IS NOT NULL
 ), candidates AS MATERIALIZED (
@@ -170,7 +171,7 @@ WITH RECURSIVE clock (ms) AS (
         AND (application_version = ?5 OR (application_version IS NULL AND ?7))
         AND (?9 IS NULL OR name IN (SELECT value FROM json_each(?9)))
       ORDER BY priority, created_at, workflow_uuid
-      LIMIT min(?8, COALESCE(?14, ?8), COALESCE(?15, ?8), COALESCE(?17, ?8))))) AS head
+      LIMIT min(?8, COALESCE(?15, ?8), COALESCE(?16, ?8), COALESCE(?18, ?8))))) AS head
   WHERE partition_room.n > 0 AND head.key < partition_room.n
   ORDER BY json_extract(head.value, '$[0]'), json_extract(head.value, '$[1]'), json_extract(head.value, '$[2]')
   LIMIT max(0, (SELECT n FROM room))

@@ -1,6 +1,9 @@
 room AS MATERIALIZED (
   SELECT LEAST(
     $8::int8,
+    -- Nothing by limits that have been changed: the claimer is about to read the new ones.
+    CASE WHEN $14::int8 IS NOT NULL AND NOT EXISTS (
+      SELECT FROM {schema}.queues WHERE name = $1::text AND updated_at = $14::int8) THEN 0 END,
     CASE WHEN $10::int8 IS NOT NULL THEN $10::int8 - (
       SELECT count(*) FROM {schema}.workflow_status
       WHERE queue_name = $1::text AND status = 'PENDING'

@@ -1,6 +1,9 @@
 room (n) AS (
   SELECT min(
     ?8,
+    -- Nothing by limits that have been changed: the claimer is about to read the new ones.
+    CASE WHEN ?14 IS NULL OR EXISTS (
+      SELECT 1 FROM queues WHERE name = ?1 AND updated_at = ?14) THEN ?8 ELSE 0 END,
     CASE WHEN ?10 IS NULL THEN ?8 ELSE ?10 - (
       SELECT count(*) FROM workflow_status
       WHERE queue_name = ?1 AND status = 'PENDING' AND status IN ('ENQUEUED', 'PENDING')
