@@ -30,6 +30,7 @@ from .starting import MakeRecord, Target, create_plan, encode_target, refuse, st
 
 if TYPE_CHECKING:
     from ..types import KeyHolder
+    from .core import Core
     from .engine import Engine
 
 T = TypeVar("T")
@@ -146,7 +147,7 @@ def function_debounce(
     )
 
 
-def debounce_plan(engine: Engine, call: Debounce, workflow_id: str | None) -> Plan[str]:
+def debounce_plan(engine: Core, call: Debounce, workflow_id: str | None) -> Plan[str]:
     """Bounce the workflow that waits under the key, or enqueue a new one with the id `workflow_id`; whose id it is.
 
     Raises DBOSQueueDeduplicatedError when a workflow holds the key that may not be bounced.
@@ -157,7 +158,7 @@ def debounce_plan(engine: Engine, call: Debounce, workflow_id: str | None) -> Pl
             return debounced
 
 
-def _attempt(engine: Engine, call: Debounce, workflow_id: str | None) -> Plan[str | None]:
+def _attempt(engine: Core, call: Debounce, workflow_id: str | None) -> Plan[str | None]:
     """Bounce, else enqueue; None to start over, with step ids of its own."""
     parent = current_execution()
     step_id, create_id = (None, None) if parent is None else (parent.draw(), parent.draw())
@@ -178,7 +179,7 @@ def _attempt(engine: Engine, call: Debounce, workflow_id: str | None) -> Plan[st
     return None
 
 
-def _give_back(engine: Engine, parent: Execution | None, step_id: int | None) -> Plan[None]:
+def _give_back(engine: Core, parent: Execution | None, step_id: int | None) -> Plan[None]:
     """Give back the last step id, once every call that was gathered with this one has drawn its own.
 
     Also a replay, which awaits nothing else here, lets the others begin first.
@@ -188,7 +189,7 @@ def _give_back(engine: Engine, parent: Execution | None, step_id: int | None) ->
         parent.give_back(step_id)
 
 
-def _find_out(engine: Engine, call: Debounce, parent: Execution | None, step_id: int | None) -> Plan[Found]:
+def _find_out(engine: Core, call: Debounce, parent: Execution | None, step_id: int | None) -> Plan[Found]:
     """Bounce the workflow that holds the key if that is allowed, and record what was found."""
     started_at_ms = engine.clock.now_ms()
     if parent is not None:
@@ -226,7 +227,7 @@ def _find_out(engine: Engine, call: Debounce, parent: Execution | None, step_id:
     return found
 
 
-def _create(engine: Engine, call: Debounce, workflow_id: str | None, step_id: int | None) -> Plan[str | None]:
+def _create(engine: Core, call: Debounce, workflow_id: str | None, step_id: int | None) -> Plan[str | None]:
     """Enqueue a new workflow; None when the key is held by then and what holds it may not be bounced."""
 
     def meet_holder(record: WorkflowStarted, parent: Execution | None, started_at_ms: int) -> Plan[str | None]:
@@ -261,12 +262,12 @@ def _create(engine: Engine, call: Debounce, workflow_id: str | None, step_id: in
     if created.record is not None and created.record.queue is not None:
         due_ms = created.record.queue.delay_until_ms
         assert due_ms is not None
-        engine.delays.add(due_ms)
+        engine.note_delayed(due_ms)
     return created.workflow_id
 
 
 def _bounce(
-    engine: Engine, call: Debounce, holder: KeyHolder, parent: Execution | None, step: StepCompleted | None
+    engine: Core, call: Debounce, holder: KeyHolder, parent: Execution | None, step: StepCompleted | None
 ) -> Plan[bool]:
     """Delay the holder further, with these arguments; False when it is not the delayed holder any more."""
     inputs, serialization = call.encode()
@@ -290,7 +291,7 @@ def _bounce(
             f"{call.deduplication_id!r}: {error}. Nothing was stored."
         ) from error
     if answer is Verdict.APPLIED:
-        engine.delays.add(bounce.delay_until_ms)
+        engine.note_delayed(bounce.delay_until_ms)
         return True
     if answer is None:
         return False
@@ -318,7 +319,7 @@ def _ask(parent: Execution | None, query: Callable[[Store], T]) -> Plan[T]:
     return answer
 
 
-def _wait_until_gone(engine: Engine, parent: Execution | None, holder: KeyHolder) -> Plan[None]:
+def _wait_until_gone(engine: Core, parent: Execution | None, holder: KeyHolder) -> Plan[None]:
     """Wait for the end of a workflow that was made startable without giving up its key, as old releases do."""
     keys = [("finished", holder.workflow_id)]
     if parent is not None:
@@ -329,7 +330,7 @@ def _wait_until_gone(engine: Engine, parent: Execution | None, holder: KeyHolder
         parent.check()
 
 
-def _step(engine: Engine, parent: Execution, step_id: int, name: str, started_at_ms: int) -> StepCompleted:
+def _step(engine: Core, parent: Execution, step_id: int, name: str, started_at_ms: int) -> StepCompleted:
     return StepCompleted(
         parent.workflow_id,
         parent.owner_token,
@@ -340,7 +341,7 @@ def _step(engine: Engine, parent: Execution, step_id: int, name: str, started_at
         None,
         started_at_ms,
         engine.clock.now_ms(),
-        engine.settings.name,
+        engine.application_name,
     )
 
 

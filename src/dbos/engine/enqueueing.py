@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from .plans import Plan
 from .starting import MakeRecord, Target, check_record, create_plan, encode_inputs, start_record
 
 if TYPE_CHECKING:
+    from .core import Core
     from .engine import Engine
 
 
@@ -52,7 +52,7 @@ def record_of_target(engine: Engine, queue_name: str, target: Target, options: O
 
 
 def enqueue_named_plan(
-    engine: Engine,
+    engine: Core,
     queue_name: str,
     target: NamedTarget,
     options: Options,
@@ -67,7 +67,7 @@ def enqueue_named_plan(
 
 
 def record_of_name(
-    engine: Engine,
+    engine: Core,
     queue_name: str,
     target: NamedTarget,
     options: Options,
@@ -93,8 +93,8 @@ def record_of_name(
             owner_token=None,
             executor_id=None,
             application_version=options.app_version,
-            application_id=os.environ.get("DBOS__APPID", ""),
-            application_name=target.application_name or engine.settings.name,
+            application_id=engine.application_id,
+            application_name=target.application_name or engine.application_name,
             recovery_attempts=0,
             timeout_ms=None if timeout is None else timeout.milliseconds,
             deadline_ms=parent.deadline_ms if parent is not None and timeout is None else None,
@@ -109,7 +109,7 @@ def record_of_name(
 
 
 def _enqueue(
-    engine: Engine, name: str, make_record: Any, options: Options, workflow_id: str | None, reject: bool
+    engine: Core, name: str, make_record: Any, options: Options, workflow_id: str | None, reject: bool
 ) -> Plan[str]:
     created = yield from create_plan(
         engine,
@@ -124,7 +124,7 @@ def _enqueue(
     return created.workflow_id
 
 
-def note_enqueued(engine: Engine, records: Sequence[WorkflowStarted]) -> None:
+def note_enqueued(engine: Core, records: Sequence[WorkflowStarted]) -> None:
     """Workflows were put on queues: those who serve them look."""
     queue_names: set[str] = set()
     places: set[tuple[str, bool, str | None]] = set()
@@ -138,11 +138,11 @@ def note_enqueued(engine: Engine, records: Sequence[WorkflowStarted]) -> None:
         else:
             due_ms = queue.delay_until_ms if due_ms is None else min(due_ms, queue.delay_until_ms)
     for place in places:
-        engine.dispatcher.warnings.note(*place)
+        engine.note_placed(*place)
     if due_ms is not None:
-        engine.delays.add(due_ms)
+        engine.note_delayed(due_ms)
     if queue_names:
-        engine.dispatcher.note_queued(queue_names)
+        engine.note_queued(queue_names)
 
 
 def waiting_record(record: WorkflowStarted, queue_name: str, options: Options) -> WorkflowStarted:

@@ -40,6 +40,7 @@ from .plans import Commit, Plan, Read, Wait
 from .starting import Started, Target, start_plan
 
 if TYPE_CHECKING:
+    from .core import Core
     from .engine import Engine
 
 # How long a waiter sleeps at most before it looks again, whatever the signals say.
@@ -211,7 +212,7 @@ def park_plan(execution: Execution) -> Plan[Any]:
 
 
 def await_outcome(
-    engine: Engine,
+    engine: Core,
     workflow_id: str,
     *,
     interval_seconds: float = 1.0,
@@ -245,7 +246,7 @@ def await_outcome(
             waiting.check()
 
 
-def await_completion(engine: Engine, completion: Completion, waiting: Execution | None) -> Plan[Any]:
+def await_completion(engine: Core, completion: Completion, waiting: Execution | None) -> Plan[Any]:
     """Wait for an execution of this process; its live value, no database."""
     if not completion.done:
         waiter = completion.watch()
@@ -261,7 +262,7 @@ def await_completion(engine: Engine, completion: Completion, waiting: Execution 
     return completion.result()
 
 
-def deliver(engine: Engine, outcome: WorkflowOutcome) -> Any:
+def deliver(engine: Core, outcome: WorkflowOutcome) -> Any:
     """The recorded value, or the recorded error raised."""
     if outcome.status == "SUCCESS":
         return engine.payloads.decode_value(outcome.output, outcome.serialization)

@@ -30,7 +30,7 @@ from .encoding import Row, encode_rows
 from .libpq import JournalSession
 from .listing import choose_lines
 from .sql_files import load_statements
-from .store import StoreFailed, StoreRefused, StoreUnavailable
+from .store import StoreFailed, StoreRefused, StoreUnavailable, StoreUnreachable
 
 if TYPE_CHECKING:
     import psycopg
@@ -120,6 +120,7 @@ class PostgresConnections:
         pool_timeout_seconds: float = 30.0,
         idle_transaction_timeout_seconds: float = 60.0,
         notify: bool = True,
+        announce_unasked: bool = False,
         connection_class: type[psycopg.Connection[Any]] | None = None,
     ) -> None:
         import psycopg
@@ -139,7 +140,8 @@ class PostgresConnections:
         self._notify = notify
         self._lanes = (Lane(), Lane())
         self._claim_lane = Lane()
-        self._others_listen = False
+        # Without an own listener there is nobody to find out.
+        self._others_listen = announce_unasked
         self._is_shared = False
         # The lock that tells others that this process is alive.
         self._process_key: int | None = None
@@ -487,23 +489,23 @@ def translate(error: Exception) -> Exception:
     if isinstance(error, (StoreUnavailable, StoreFailed, StoreRefused)):
         return error
     if isinstance(error, (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed, psycopg_pool.TooManyRequests)):
-        return StoreUnavailable(str(error))
+        return StoreUnreachable(str(error))
     if not isinstance(error, psycopg.Error):
         if isinstance(error, (UnicodeEncodeError, OverflowError)):
             return StoreRefused(str(error))
         return error
     code = error.sqlstate or ""
     text = str(error).strip()
-    if code[:2] in ("08", "53") or code in ("25P03", "40001", "40P01", "55P03"):
+    if code in ("25P03", "40001", "40P01", "55P03"):
         return StoreUnavailable(text)
-    if code[:2] == "57" and code != "57014":
-        return StoreUnavailable(text)
+    if code[:2] in ("08", "53") or (code[:2] == "57" and code != "57014"):
+        return StoreUnreachable(text)
     if code[:2] in ("22", "23", "54"):
         return StoreRefused(text)
     # A plain DatabaseError without code comes from the client library: the connection broke while it read a result.
     lost = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) or type(error) is psycopg.DatabaseError
     if not code and lost:
-        return StoreUnavailable(text)
+        return StoreUnreachable(text)
     if isinstance(error, psycopg.DataError):
         return StoreRefused(text)
     return StoreFailed(f"The system database refused a statement: {text} (SQLSTATE {code or 'unknown'}).")

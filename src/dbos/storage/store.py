@@ -36,6 +36,10 @@ class StoreUnavailable(Exception):
     """No answer, or not now: lost connection, server starting up, lock held by someone else. Repeat."""
 
 
+class StoreUnreachable(StoreUnavailable):
+    """The server or a connection to it is missing; the cause is the driver's error."""
+
+
 class StoreRefused(Exception):
     """The database rejects this data for good; the cause is the driver's error."""
 
