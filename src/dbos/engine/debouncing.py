@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from ..error import DBOSException, DBOSQueueDeduplicatedError, DBOSStepNondeterminismError
 from ..records import Bounce, StepCompleted, Verdict, WorkflowStarted
 from ..storage.store import Store, StoreFailed, StoreRefused
-from .context import Context, current_context, current_execution
-from .enqueueing import waiting_record
+from .context import Context, Options, current_context, current_execution
+from .enqueueing import NamedTarget, record_of_name, waiting_record
 from .errors import ExecutionInterrupted
 from .execution import Execution
 from .operations import decode, record_operation
 from .plans import Plan, Read, Wait
 from .signals import Waiter
-from .starting import MakeRecord, Target, create_plan, encode_target, refuse, start_record
+from .starting import MakeRecord, Target, create_plan, encode_inputs, encode_target, refuse, start_record
 
 if TYPE_CHECKING:
     from ..types import KeyHolder
@@ -104,13 +104,7 @@ def function_debounce(
     `application_name` is that of another application which shall run it.
     """
     options = (current_context() or Context()).options
-    encoded: tuple[str, str] | None = None
-
-    def encode() -> tuple[str, str]:
-        nonlocal encoded
-        if encoded is None:
-            encoded = encode_target(engine, target, f"debounced as {deduplication_id!r}")
-        return encoded
+    encode = _once(lambda: encode_target(engine, target, f"debounced as {deduplication_id!r}"))
 
     def make_record(workflow_id: str, context: Context, parent: Execution | None) -> WorkflowStarted:
         record, _ = start_record(engine, target, workflow_id, context, parent, encode())
@@ -119,21 +113,8 @@ def function_debounce(
         if application_name is not None:
             record.application_name = application_name
             record.application_version = options.app_version
-        now_ms = engine.clock.now_ms()
-        due_ms = now_ms + period_ms
-        deadline_ms = None
-        if timeout_ms is not None:
-            deadline_ms = now_ms + timeout_ms
-            due_ms = min(due_ms, deadline_ms)
-        waiting = waiting_record(
-            record,
-            queue_name,
-            replace(options, deduplication_id=deduplication_id, delay_until_epoch_ms=due_ms),
-        )
-        assert waiting.queue is not None
-        waiting.queue.is_debounced = True
-        waiting.queue.debounce_deadline_ms = deadline_ms
-        return waiting
+        due = replace(options, deduplication_id=deduplication_id, delay_until_epoch_ms=engine.clock.now_ms())
+        return _debounced(engine, waiting_record(record, queue_name, due), period_ms, timeout_ms)
 
     return Debounce(
         target.info.name,
@@ -145,6 +126,56 @@ def function_debounce(
         make_record,
         needs_queue,
     )
+
+
+def named_debounce(
+    engine: Core,
+    target: NamedTarget,
+    queue_name: str,
+    deduplication_id: str,
+    options: Options,
+    roles: tuple[str | None, list[str] | None] | None,
+    *,
+    period_ms: int,
+    timeout_ms: int | None,
+) -> Debounce:
+    """The call of a debouncer for a workflow given by name; a new one gets these options and roles."""
+    format_name = engine.payloads.format_for(target.serialization_type)
+    which = f"debounced as {deduplication_id!r}"
+    encode = _once(
+        lambda: (encode_inputs(engine, target.name, which, target.args, target.kwargs, format_name), format_name)
+    )
+
+    def make_record(workflow_id: str, context: Context, parent: Execution | None) -> WorkflowStarted:
+        due = replace(options, deduplication_id=deduplication_id, delay_until_epoch_ms=engine.clock.now_ms())
+        record = record_of_name(engine, queue_name, target, due, roles)(workflow_id, context, parent)
+        return _debounced(engine, record, period_ms, timeout_ms)
+
+    application_name = target.application_name or engine.application_name
+    return Debounce(target.name, queue_name, deduplication_id, period_ms, application_name, encode, make_record)
+
+
+def _debounced(engine: Core, record: WorkflowStarted, period_ms: int, timeout_ms: int | None) -> WorkflowStarted:
+    """A workflow that waits on a queue as one that starts after the period, and by the timeout at the latest."""
+    assert record.queue is not None
+    now_ms = engine.clock.now_ms()
+    record.queue.is_debounced = True
+    record.queue.delay_until_ms = now_ms + period_ms
+    if timeout_ms is not None:
+        record.queue.debounce_deadline_ms = now_ms + timeout_ms
+        record.queue.delay_until_ms = now_ms + min(period_ms, timeout_ms)
+    return record
+
+
+def _once(encode: Callable[[], tuple[str, str]]) -> Callable[[], tuple[str, str]]:
+    encoded: list[tuple[str, str]] = []
+
+    def call() -> tuple[str, str]:
+        if not encoded:
+            encoded.append(encode())
+        return encoded[0]
+
+    return call
 
 
 def debounce_plan(engine: Core, call: Debounce, workflow_id: str | None) -> Plan[str]:

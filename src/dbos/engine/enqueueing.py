@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..error import DBOSException
+from ..error import DBOSException, DBOSQueueDeduplicatedError
 from ..ids import new_id
-from ..records import QueuePlace, WorkflowStarted
+from ..records import DeduplicationTaken, Enqueue, ExistingWorkflow, QueuePlace, WorkflowStarted
 from ..serialization import WorkflowSerializationFormat
 from .context import Context, Options, current_context
 from .execution import Execution
 from .plans import Plan
-from .starting import MakeRecord, Target, check_record, create_plan, encode_inputs, start_record
+from .starting import MakeRecord, Target, attach, check_record, create_plan, encode_inputs, start_record
 
 if TYPE_CHECKING:
     from .core import Core
@@ -122,6 +122,26 @@ def _enqueue(
     if created.record is not None:
         note_enqueued(engine, [created.record])
     return created.workflow_id
+
+
+def enqueue_within(
+    engine: Core, connection: Any, make_record: MakeRecord, workflow_id: str | None, reject: bool
+) -> str:
+    """Enqueue a workflow in the transaction of a SQLAlchemy connection, once and at once; its id.
+
+    Nobody is told here, since the caller has yet to commit; other processes are by the commit itself.
+    """
+    record = make_record(workflow_id or new_id(), Context(), None)
+    answer = engine.store.enqueue_within(connection, Enqueue(record, "reject" if reject else "attach"))
+    if isinstance(answer, ExistingWorkflow):
+        for _ in attach(record, answer, reject, None, 0):
+            raise AssertionError("a call outside of workflows records nothing")
+    elif isinstance(answer, DeduplicationTaken):
+        assert record.queue is not None
+        raise DBOSQueueDeduplicatedError(
+            record.workflow_id, record.queue.queue_name, record.queue.deduplication_id or ""
+        )
+    return record.workflow_id
 
 
 def note_enqueued(engine: Core, records: Sequence[WorkflowStarted]) -> None:

@@ -218,8 +218,9 @@ def await_outcome(
     interval_seconds: float = 1.0,
     must_exist: bool = False,
     waiting: Execution | None = None,
+    until_ms: int | None = None,
 ) -> Plan[WorkflowOutcome]:
-    """Wait until the workflow has ended.
+    """Wait until the workflow has ended; TimeoutError if it has not at the time `until_ms`.
 
     Woken by signals; other processes' work is looked at once per second for all waiters together (`services.Watcher`).
     An interval shorter than that makes this waiter look by itself. `waiting` is the execution that waits, which a
@@ -239,7 +240,13 @@ def await_outcome(
                 return outcome
             if waiting is not None:
                 waiting.check()
-            yield Wait(waiter, engine.clock.now_ms() + int(pause_seconds * 1000))
+            now_ms = engine.clock.now_ms()
+            wake_ms = now_ms + int(pause_seconds * 1000)
+            if until_ms is not None:
+                if now_ms >= until_ms:
+                    raise TimeoutError(f"Workflow {workflow_id} has not ended in time")
+                wake_ms = min(wake_ms, until_ms)
+            yield Wait(waiter, wake_ms)
             if isinstance(waiter.value, WorkflowOutcome):
                 return waiter.value
         if waiting is not None:

@@ -28,6 +28,7 @@ from .debouncing import DebounceOperations
 from .encoding import Row, encode_json
 from .listing import ALL, listing
 from .queues import QueueOperations
+from .renaming import RenameOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version, verdict_on_step
 from .schedules import ScheduleOperations
 from .store import StoreUnavailable
@@ -102,6 +103,10 @@ class Connections(Protocol):
         """Several statements outside the journal's connection that are committed together; an exception rolls back."""
         ...
 
+    def adopt(self, connection: Any) -> Transaction:
+        """The same in a transaction of the caller, on a SQLAlchemy connection to this database."""
+        ...
+
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
         """Tell other processes that something happened to workflows, where the backend can."""
         ...
@@ -121,7 +126,7 @@ class Connections(Protocol):
     def close(self) -> None: ...
 
 
-class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOperations):
+class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOperations, RenameOperations):
     """The store contract (see `store.Store`) over named SQL statements."""
 
     def __init__(self, connections: Connections) -> None:
@@ -390,7 +395,7 @@ class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOper
         self._db.write("insert_version", (new_id(), version_name, now_ms, application_name))
         self._check_version_owner(version_name, application_name)
 
-    def list_versions(self, application_name: str, limit: int | None = None) -> list[VersionInfo]:
+    def list_versions(self, application_name: str | None, limit: int | None = None) -> list[VersionInfo]:
         size = ALL if limit is None else limit
         return [to_version(row) for row in self._db.read("list_versions", (application_name, size))]
 

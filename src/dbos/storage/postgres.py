@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from ..error import DBOSQueryTimeoutError
 from ..ids import process_key
 from .bulk import RowExists, Transaction
+from .caller_transaction import CallerTransaction, check_dialect
 from .database import News, Work
 from .encoding import Row, encode_rows
 from .libpq import JournalSession
@@ -272,6 +273,15 @@ class PostgresConnections:
             if trouble is error:
                 raise
             raise trouble from error
+
+    def adopt(self, connection: Any) -> Transaction:
+        check_dialect(connection, "postgresql")
+        statements = {name: (text,) for name, text in self._statements.items()}
+
+        def announce(transaction: Transaction, kind: str, names: Sequence[str]) -> None:
+            transaction.read("notify", (SIGNAL_CHANNEL, _payload(kind, names)))
+
+        return CallerTransaction(connection, statements, None, announce)
 
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
         if self._others_listen:
