@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..engine.listing import listing_plan
 from ..engine.plans import Plan
 from ..serialization import check_text
 from ..types import ACTIVE_STATUSES, WorkflowFilter, WorkflowStatus, WorkflowStatusString
-from .runtime import blocking, check_unsharded, engine_here, twin
+from .runtime import blocking, check_unsharded, on_engine, twin
+
+if TYPE_CHECKING:
+    from ..engine.core import Core
 
 STATUSES = tuple(status.value for status in WorkflowStatusString)
 
 
-def _list_workflows(
+def workflow_listing(
+    core: Core,
     *,
     workflow_ids: list[str] | None = None,
     status: str | list[str] | None = None,
@@ -94,7 +98,8 @@ def _list_workflows(
     return _listing("DBOS.listWorkflows", locals())
 
 
-def _list_queued_workflows(
+def queued_workflow_listing(
+    core: Core,
     *,
     workflow_ids: list[str] | None = None,
     status: str | list[str] | None = None,
@@ -137,17 +142,17 @@ def _list_queued_workflows(
 class ListingCalls:
     """`DBOS.list_workflows` and `DBOS.list_queued_workflows`."""
 
-    list_workflows = blocking("list_workflows", _list_workflows)
-    list_workflows_async = twin("list_workflows", _list_workflows)
-    list_queued_workflows = blocking("list_queued_workflows", _list_queued_workflows)
-    list_queued_workflows_async = twin("list_queued_workflows", _list_queued_workflows)
+    list_workflows = blocking("list_workflows", on_engine(workflow_listing))
+    list_workflows_async = twin("list_workflows", on_engine(workflow_listing))
+    list_queued_workflows = blocking("list_queued_workflows", on_engine(queued_workflow_listing))
+    list_queued_workflows_async = twin("list_queued_workflows", on_engine(queued_workflow_listing))
 
 
 def _listing(step_name: str, given: dict[str, Any]) -> Plan[list[WorkflowStatus]]:
-    engine = engine_here()
+    core: Core = given["core"]
     check_unsharded(given["shard_key"])
     check_unsharded(given["parent_shard_key"])
-    return listing_plan(engine, step_name, make_filter(given, engine.settings.name))
+    return listing_plan(core, step_name, make_filter(given, core.application_name))
 
 
 def make_filter(given: dict[str, Any], own_application: str | None) -> WorkflowFilter:

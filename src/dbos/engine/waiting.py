@@ -128,6 +128,15 @@ def _result(
     return deliver(engine, outcome)
 
 
+def awaited_result_plan(
+    engine: Core, workflow_id: str, interval_seconds: float, timeout_seconds: float | None
+) -> Plan[Any]:
+    """The result of a workflow, outside of workflow code; TimeoutError if it does not come in time."""
+    until_ms = None if timeout_seconds is None else engine.clock.now_ms() + int(timeout_seconds * 1000)
+    outcome = yield from await_outcome(engine, workflow_id, interval_seconds=interval_seconds, until_ms=until_ms)
+    return deliver(engine, outcome)
+
+
 def result_plan(engine: Core, workflow_id: str) -> Plan[Any]:
     """`DBOS.get_result`: in workflow code recorded as one step and read back on replay."""
     inner = _result(engine, workflow_id, None, 1.0, current_execution())
