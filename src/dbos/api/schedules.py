@@ -49,9 +49,7 @@ class ScheduleInput(_ScheduleInput, total=False):
     catch_up: CatchUp | None
 
 
-class ClientScheduleInput(TypedDict, total=False):
-    """One schedule for a client, which names its workflow instead of having it."""
-
+class _ClientScheduleInput(TypedDict, total=False):
     schedule_name: str
     workflow_name: str
     workflow_class_name: str | None
@@ -62,6 +60,16 @@ class ClientScheduleInput(TypedDict, total=False):
     queue_name: str | None
     application_name: str | None
     shard_key: str | None
+
+
+class ClientScheduleInput(_ClientScheduleInput, total=False):
+    """One schedule for `DBOSClient.apply_schedules`: the arguments of `DBOSClient.create_schedule`.
+
+    `schedule_name`, `workflow_name` and `schedule` are required.
+    """
+
+    overlap: Overlap
+    catch_up: CatchUp | None
 
 
 def _create(
