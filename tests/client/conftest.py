@@ -11,6 +11,6 @@ from dbos import DBOS, DBOSClient
 
 @pytest.fixture
 def client(app: type[DBOS], database_url: str) -> Iterator[DBOSClient]:
-    """A client of the application that `app` has launched."""
-    with DBOSClient(system_database_url=database_url, application_name="test-app") as made:
+    """A client of the application that `app` has launched; it listens, so that tests need not wait for polls."""
+    with DBOSClient(system_database_url=database_url, application_name="test-app", use_listen_notify=True) as made:
         yield made

@@ -150,6 +150,7 @@ def test_a_client_takes_connections_out_of_an_engine_and_leaves_it_open(
 @pytest.mark.parametrize("backend", ["postgres"])
 def test_the_server_sees_who_a_client_is(client: DBOSClient, database_url: str) -> None:
     """04 section 7.1: `application_name` of the connection."""
+    client.list_workflows()
     query = "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = 'dbos_transact_client'"
     assert rows(database_url, query + " AND datname = current_database()")[0]["n"] >= 1
 

@@ -343,12 +343,12 @@ async def test_waiting_of_async_callers_ends_after_the_timeout(client: DBOSClien
 
 async def test_waiting_holds_no_thread(client: DBOSClient) -> None:
     """04 R505; the architecture: waiting is on the loop."""
-    handles = [await client.enqueue_async(PLAIN) for _ in range(60)]
+    handles = [await client.enqueue_async(PLAIN) for _ in range(200)]
     waiting = [asyncio.ensure_future(handle.get_result()) for handle in handles]
     signals = client._session.core.signals
     while len(signals.awaited("finished")) < len(handles):
         await asyncio.sleep(0.005)
-    assert threading.active_count() < 50
+    assert len(await asyncio.wait_for(client.list_queued_workflows_async(), 20)) == len(handles)
     await client.cancel_workflows_async([handle.workflow_id for handle in handles])
     found = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(error) for error in found} == {DBOSAwaitedWorkflowCancelledError}

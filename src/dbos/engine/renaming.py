@@ -35,7 +35,10 @@ def rename_plan(
         whose = "Nothing in the system database belongs to " + (
             "no application" if old_name is None else f"application {old_name!r}"
         )
-        raise DBOSException(f"{whose}, so there is nothing to rename to {new_name!r}. Check the name")
+        raise DBOSException(
+            f"{whose}, so there is nothing to rename to {new_name!r}. Check the name, unless "
+            f"a renaming that was interrupted had come to its end"
+        )
     core.note_reconfigured()
     core.note_rescheduled()
     return counts
