@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
 from dbos import DBOS, DBOSClient
@@ -165,6 +164,9 @@ def test_a_transaction_on_another_kind_of_database_is_refused(client: DBOSClient
 @pytest.mark.parametrize("backend", ["postgres"])
 async def test_async_code_bridges_to_the_sync_connection(client: DBOSClient, backend: str, database_url: str) -> None:
     """04 R520."""
+    pytest.importorskip("greenlet")
+    from sqlalchemy.ext.asyncio import create_async_engine
+
     engine = create_async_engine(sqlalchemy_url(database_url))
     async with engine.begin() as connection:
         handle = await connection.run_sync(lambda sync: client.enqueue_in_transaction(sync, OPTIONS, 1))

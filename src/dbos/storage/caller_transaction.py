@@ -14,8 +14,8 @@ from ..error import DBOSException
 from .bulk import Transaction
 from .encoding import Row
 
-# $1 on Postgres, ?1 on SQLite.
-_PLACE = re.compile(r"[$?](\d+)")
+# $1 on Postgres, mostly with its type, as in $1::int8, which SQLAlchemy would not read right; ?1 on SQLite.
+_PLACE = re.compile(r"[$?](\d+)(?:::(\w+))?")
 
 Announce = Callable[[Transaction, str, Sequence[str]], None]
 
@@ -84,8 +84,12 @@ class CallerTransaction:
         from sqlalchemy import BigInteger, bindparam
         from sqlalchemy import text as statement
 
-        used = {int(number) for number in _PLACE.findall(text)}
+        used = {int(place[1]) for place in _PLACE.finditer(text)}
         named = {f"p{number}": parameters[number - 1] for number in sorted(used)}
         # SQLAlchemy takes a number for 4 bytes wide unless it is told; times are wider.
         wide = [bindparam(name, type_=BigInteger) for name, value in named.items() if type(value) is int]
-        return self._connection.execute(statement(_PLACE.sub(r":p\1", text)).bindparams(*wide), named)
+        return self._connection.execute(statement(_PLACE.sub(_named, text)).bindparams(*wide), named)
+
+
+def _named(place: re.Match[str]) -> str:
+    return f":p{place[1]}" if place[2] is None else f"CAST(:p{place[1]} AS {place[2]})"
