@@ -35,8 +35,8 @@ NOT_YET_EXPORTED = {
 
 # Members of DBOS that later chapters bring; "*" stands for the blocking form and its _async twin.
 _NOT_YET_IN_DBOS = """
-    alert_handler close_stream* delete_workflow* delete_workflows* fork_workflow* get_all_events* get_event*
-    read_stream* read_stream_offset* recv* rewind_workflow* send* send_bulk* set_event* span tracer
+    alert_handler close_stream* delete_workflow* delete_workflows* fork_workflow*
+    read_stream* read_stream_offset* recv* rewind_workflow* send* send_bulk* span tracer
     update_workflow_attributes* write_stream*
 """
 _NOT_YET_IN_CLIENT = """
@@ -101,7 +101,7 @@ def _default(value: Any) -> str:
 
 def listed_parameters(signature: str) -> list[tuple[str, str, str]]:
     """The same for a signature in the list."""
-    namespace: dict[str, Any] = {}
+    namespace: dict[str, Any] = {"WorkflowSerializationFormat": dbos.WorkflowSerializationFormat}
     # Defaults in repr form that are no expressions, such as <Format.DEFAULT: 'None'>, become texts.
     text = signature.replace("<", "'<").replace(">", ">'") if "<" in signature else signature
     exec(f"def listed{text}: ...", namespace)

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 from urllib.parse import parse_qs, urlencode
 
 INTERNAL_QUEUE_NAME = "_dbos_internal_queue"
@@ -279,6 +279,13 @@ class RateLimit:
 
     limit: int
     period_seconds: float
+
+
+class StoredValue(NamedTuple):
+    """A payload as it is stored, with the name of its format."""
+
+    text: str
+    serialization: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,9 @@ def blocking(name: str, operation: Callable[P, Plan[T]], *, in_loops: bool = Fal
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         if not in_loops:
             refuse_running_loop(name)
-        return run(engine_here(), operation(*args, **kwargs))
+        # A call in the wrong place is refused whether or not the application is launched.
+        plan = operation(*args, **kwargs)
+        return run(engine_here(), plan)
 
     call.__name__ = call.__qualname__ = name
     return staticmethod(call)

@@ -25,9 +25,9 @@ from itertools import islice
 
 from ..error import DBOSException
 from ..logs import logger
-from ..records import Answer, Record, Verdict, WorkflowFinished, WorkflowStarted
+from ..records import Answer, EventSet, Record, Verdict, WorkflowFinished, WorkflowStarted
 from ..storage.store import Store, StoreRefused, StoreUnavailable, StoreUnreachable
-from ..types import WorkflowOutcome
+from ..types import StoredValue, WorkflowOutcome
 from .errors import EngineStopped
 from .signals import Signals
 
@@ -411,3 +411,5 @@ def publish(batch: Sequence[Entry], signals: Signals) -> None:
                 record.workflow_id,
                 WorkflowOutcome(record.workflow_id, record.status, record.output, record.error, record.serialization),
             )
+        elif type(record) is EventSet and entry.answer is Verdict.APPLIED:
+            signals.fire("event", (record.workflow_id, record.key), StoredValue(record.value, record.serialization))

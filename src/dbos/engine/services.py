@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..logs import logger
+from ..storage.encoding import PAIR_SEPARATOR
 from ..storage.store import StoreUnavailable
 from .errors import EngineStopped
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 # An engine, or its core where that is enough.
 E = TypeVar("E", bound="Core")
 
-# Waiting workflows whose cancellation by others is looked for per second.
-CANCELLATION_LOOKS_PER_SECOND = 1000
+# Waiters for which what others may have done is looked for per second.
+LOOKS_PER_SECOND = 1000
+# What happens to a pair of workflow and key.
+PAIRED = frozenset({"event", "message", "stream"})
 # How often SQLite is asked whether another process has committed, while somebody waits for that.
 DATA_VERSION_SECONDS = 0.003
 
@@ -175,6 +178,10 @@ class Listener(Service["Core"]):
                 engine.signals.fire("finished", workflow_id)
         elif kind == "freed":
             engine.note_freed(workflow_ids)
+        elif kind in PAIRED and workflow_ids:
+            for name in workflow_ids:
+                workflow_id, _, key = name.partition(PAIR_SEPARATOR)
+                engine.signals.fire(kind, (workflow_id, key))
         else:
             # Which workflows is unknown: everybody looks again.
             engine.watcher.look_now()
@@ -204,23 +211,27 @@ class Watcher(Service["Core"]):
         engine = self.engine
         awaited = engine.signals.awaited("finished")
         waiting = engine.signals.awaited("cancelled")
+        events = engine.signals.awaited("event")
+        somebody_waits = bool(awaited or waiting or events)
         serves_queues = engine.store.backend == "sqlite" and engine.serves_queues
-        if not awaited and not waiting and not serves_queues:
+        if not somebody_waits and not serves_queues:
             # Whoever comes to wait calls `wake`.
             return 3600.0
         now_ms = engine.clock.now_ms()
         interval_ms = 1000.0 * max(
-            engine.settings.notification_polling_interval_seconds, len(waiting) / CANCELLATION_LOOKS_PER_SECOND
+            engine.settings.notification_polling_interval_seconds, (len(waiting) + len(events)) / LOOKS_PER_SECOND
         )
         due = now_ms - self._last_look_ms >= interval_ms
         changed = engine.store.check_for_changes()
         if changed and serves_queues:
             engine.note_changed()
-        if (awaited or waiting) and (due or changed):
+        if somebody_waits and (due or changed):
             self._last_look_ms = now_ms
             for workflow_id in engine.store.find_final(awaited):
                 engine.signals.fire("finished", workflow_id)
             engine.note_cancelled(engine.store.find_cancelled(waiting))
+            for event in engine.store.find_set_events(events) if events else ():
+                engine.signals.fire("event", event)
         if engine.store.backend == "sqlite":
             return DATA_VERSION_SECONDS
         return max(0.01, (self._last_look_ms + interval_ms - now_ms) / 1000)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..error import DBOSAwaitedWorkflowCancelledError, DBOSException, DBOSNonExistentWorkflowError
 from ..logs import logger
-from ..records import StepCompleted
-from ..serialization import DBOSPortableJSONSerializer
 from ..storage.rows import WorkflowRow, parse_attributes, parse_roles
 from ..types import StepInfo, StepRecord, WorkflowStatus
 from .context import current_context, current_execution
+from .deadlines import LONGEST_WAIT_MS, deadline_row, in_ms, recorded_deadline
 from .execution import Completion, Execution
 from .operations import GET_RESULT, GET_STATUS, misuse, operation_plan, record_operation, recorded_value
 from .plans import Plan, Read, Wait
@@ -20,12 +19,6 @@ from .workflows import SAFETY_POLL_SECONDS, await_completion, await_outcome, del
 
 if TYPE_CHECKING:
     from .core import Core
-
-SLEEP = "DBOS.sleep"
-# The longest a sleeper goes without looking at the clock again: the machine may have been suspended.
-LONGEST_SLEEP_MS = 3_600_000
-
-_portable = DBOSPortableJSONSerializer()
 
 
 # --- sleep
@@ -42,36 +35,20 @@ def sleep_plan(engine: Core, seconds: float) -> Plan[None]:
     if execution is None:
         raise DBOSException("DBOS.sleep must be called from within a workflow: outside, use time.sleep")
     step_id = execution.draw()
-    record = yield from execution.find_recorded(step_id, SLEEP)
-    if record is not None:
-        wake_at = float(_portable.deserialize(record.output))
-    else:
+    wake_at = yield from recorded_deadline(execution, step_id)
+    if wake_at is None:
         now = engine.clock.now()
         wake_at = now + seconds
         yield from record_step(
-            execution,
-            StepCompleted(
-                execution.workflow_id,
-                execution.owner_token,
-                step_id,
-                SLEEP,
-                _portable.serialize(wake_at),
-                None,
-                _portable.name(),
-                int(now * 1000),
-                int(wake_at * 1000),
-                engine.application_name,
-            ),
+            execution, deadline_row(execution, step_id, wake_at, int(now * 1000), int(wake_at * 1000))
         )
-    # Rounded up: waking a fraction of a millisecond early would mean one more turn.
-    wake_at_ms = int(wake_at * 1000) + 1
     with engine.signals.watch(("cancelled", execution.workflow_id)) as waiter:
         while True:
             execution.check()
             now_ms = engine.clock.now_ms()
-            if now_ms >= wake_at_ms or waiter.fired:
+            if now_ms >= in_ms(wake_at) or waiter.fired:
                 return
-            yield Wait(waiter, min(wake_at_ms, now_ms + LONGEST_SLEEP_MS))
+            yield Wait(waiter, min(in_ms(wake_at), now_ms + LONGEST_WAIT_MS))
 
 
 # --- results

@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -52,6 +52,7 @@ class SqliteConnections:
 
     backend = "sqlite"
     commits_in_parallel = False  # a file has one writer
+    effects_first = True
 
     def __init__(self, path: str, writer: sqlite3.Connection, connect: Callable[[], sqlite3.Connection]) -> None:
         self._path = path
@@ -86,7 +87,7 @@ class SqliteConnections:
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def commit(self, work: Sequence[Work], now_ms: int, news: News) -> Collection[str]:
+    def commit(self, work: Sequence[Work], now_ms: int, news: News) -> Sequence[bool]:
         names = tuple([item.name for item in work])
         parameters = (*(encode_rows(item.rows) for item in work), now_ms)
         statement = self._commit_statements.get(names)
@@ -95,7 +96,7 @@ class SqliteConnections:
             places = [(f"NEW.p{i}", f"NEW.p{len(work)}") for i in range(len(work))]
             statement = self._make_commit_statement(names, places, len(parameters))
         expected = sum(len(item.rows) * item.changes for item in work)
-        return names if self._commit(statement, parameters) == expected else ()
+        return [self._commit(statement, parameters) == expected] * len(work)
 
     def commit_lone(self, name: str, parameters: Row, changes: int, news: News) -> bool:
         _checked(parameters)

@@ -25,6 +25,7 @@ from ..types import (
     QueueConfig,
     Schedule,
     StepRecord,
+    StoredValue,
     VersionInfo,
     WorkflowFilter,
     WorkflowOutcome,
@@ -199,6 +200,18 @@ class Store(Protocol):
 
     def find_rate_window(self, queue: QueueConfig, application_name: str, now_ms: int) -> int | None:
         """When, in epoch ms, a rate limit of the queue lets the next workflow start; None when it does now."""
+        ...
+
+    def find_event(self, workflow_id: str, key: str) -> StoredValue | None:
+        """The value that an event has now."""
+        ...
+
+    def find_set_events(self, wanted: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Those of the events (workflow, key) that have a value."""
+        ...
+
+    def list_events(self, workflow_id: str, timeout_seconds: float | None) -> dict[str, StoredValue]:
+        """All events of a workflow, by key; DBOSQueryTimeoutError when it takes too long."""
         ...
 
     def find_waiting_queues(self, queue_names: Sequence[str], claim: Claim) -> list[str]:
