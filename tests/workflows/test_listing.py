@@ -177,7 +177,7 @@ def test_the_order_is_total_and_pages_neither_repeat_nor_skip(insert: Insert) ->
 
 @pytest.mark.parametrize("after", ["same-0", (1,), ("1", "w"), (1, 2), (True, "w"), (1, "a\0b")])
 def test_a_place_that_is_none_is_refused(app: type[DBOS], after: Any) -> None:
-    with pytest.raises((ValueError, DBOSException), match="after must be|NUL"):
+    with pytest.raises((ValueError, DBOSException), match=r"after must be|NUL"):
         DBOS.list_workflows(after=after)
 
 

@@ -236,7 +236,7 @@ def make_filter(given: dict[str, Any], own_application: str | None) -> WorkflowF
 
 def _place(after: WorkflowStatus | tuple[int, str] | None) -> tuple[int, str] | None:
     """Where the page before has ended."""
-    place = (after.created_at, after.workflow_id) if isinstance(after, WorkflowStatus) else after
+    place: Any = (after.created_at, after.workflow_id) if isinstance(after, WorkflowStatus) else after
     if place is None:
         return None
     if not isinstance(place, (tuple, list)) or [type(part) for part in place] != [int, str]:
@@ -244,9 +244,8 @@ def _place(after: WorkflowStatus | tuple[int, str] | None) -> tuple[int, str] | 
             f"after must be a WorkflowStatus, or its created_at and its workflow_id as (1767225600000, 'id'), "
             f"not {after!r}"
         )
-    created_at, workflow_id = place
-    check_text(workflow_id, "workflow id")
-    return created_at, workflow_id
+    check_text(place[1], "workflow id")
+    return place[0], place[1]
 
 
 def _milliseconds(argument: str, given: dict[str, Any]) -> int | None:
