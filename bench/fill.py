@@ -1,7 +1,7 @@
 """Fill a database with finished workflows, by SQL inside the database: a million of them in a minute or two.
 
-Every workflow gets its ``workflow_status`` row, its input, its output and two steps: five rows. One in fifty
-ended in ERROR, one in four came from a queue, all of them within the last 30 days.
+Every workflow gets its ``workflow_status`` row, its input, its output and steps, usually two. One in fifty ended in
+ERROR, one in four came from a queue, all of them within the last 30 days.
 """
 
 import sqlite3
@@ -11,12 +11,13 @@ from contextlib import closing
 
 import psycopg
 
-ROWS_EACH = 5
+STEPS_EACH = 2
+ROWS_EACH = 3 + STEPS_EACH
 MONTH_MS = 30 * 24 * 3600 * 1000
 VALUE = "gASVAwAAAAAAAABLAS4="
 ARGUMENTS = "gASVFwAAAAAAAAB9lCiMBGFyZ3OUSwWFlIwGa3dhcmdzlH2UdS4="
 
-# {at}: when the workflow with number i was created; {failed}, {queue}: expressions over i.
+# {at}: when the workflow with number i was created; {steps}: how many steps each has.
 STATEMENTS = (
     """
     INSERT INTO {schema}workflow_status (
@@ -42,7 +43,10 @@ STATEMENTS = (
         serialization, application_name, retention_timestamp)
     SELECT id, step, 'one', '{VALUE}', {{at}} + step * 10, {{at}} + step * 10 + 2, 'py_pickle', 'bench',
         {{at}} + step * 10 + 2
-    FROM filler CROSS JOIN (SELECT 1 AS step UNION ALL SELECT 2) AS steps ORDER BY id, step
+    FROM filler CROSS JOIN (
+        WITH RECURSIVE numbers (step) AS (SELECT 1 UNION ALL SELECT step + 1 FROM numbers WHERE step < {{steps}})
+        SELECT step FROM numbers
+    ) AS steps ORDER BY id, step
     """,
 )
 
@@ -69,18 +73,19 @@ def fill_waiting(url: str, workflows: int, partitions: int | None = None) -> Non
     fill(url, workflows, [text.replace("{partition}", partition) for text in WAITING_STATEMENTS])
 
 
-def fill(url: str, workflows: int, statements: Sequence[str] = STATEMENTS) -> None:
+def fill(url: str, workflows: int, statements: Sequence[str] = STATEMENTS, *, steps: int = STEPS_EACH) -> None:
     """Add finished workflows to a database that has the system tables, and settle it as time would."""
+    random_ids = statements is STATEMENTS
+    statements = [text.replace("{steps}", str(steps)) for text in statements]
     oldest_ms = int(time.time() * 1000) - MONTH_MS
     created = f"({oldest_ms} + i * {MONTH_MS / workflows:.6f})"
     if url.startswith("sqlite:///"):
-        _fill_sqlite(url.removeprefix("sqlite:///"), workflows, f"CAST({created} AS INTEGER)", statements)
+        _fill_sqlite(url.removeprefix("sqlite:///"), workflows, f"CAST({created} AS INTEGER)", statements, random_ids)
     else:
-        _fill_postgres(url, workflows, f"CAST({created} AS BIGINT)", statements)
+        _fill_postgres(url, workflows, f"CAST({created} AS BIGINT)", statements, random_ids)
 
 
-def _fill_sqlite(path: str, workflows: int, at: str, statements: Sequence[str]) -> None:
-    random_ids = statements is STATEMENTS
+def _fill_sqlite(path: str, workflows: int, at: str, statements: Sequence[str], random_ids: bool) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         # Durability does not matter while filling; both settings belong to this connection alone.
         connection.execute("PRAGMA synchronous = OFF")
@@ -99,8 +104,7 @@ def _fill_sqlite(path: str, workflows: int, at: str, statements: Sequence[str]) 
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _fill_postgres(url: str, workflows: int, at: str, statements: Sequence[str]) -> None:
-    random_ids = statements is STATEMENTS
+def _fill_postgres(url: str, workflows: int, at: str, statements: Sequence[str], random_ids: bool) -> None:
     with psycopg.connect(url, autocommit=True, cursor_factory=psycopg.RawCursor) as connection:
         connection.execute("SET synchronous_commit = off")
         connection.execute("SET work_mem = '256MB'")

@@ -1,6 +1,6 @@
 """Does it stay fast when the database has grown, and what does a waiting workflow cost in memory? Ours only.
 
-python growth.py [--rows N] [--rounds N] [--only growth,memory] [--backend sqlite|postgres] [--quick]
+python growth.py [--rows N] [--rounds N] [--only growth,memory,claims,operations] [--backend sqlite|postgres] [--quick]
                  [--check] [--markdown FILE] [--json FILE]
 """
 
@@ -18,6 +18,7 @@ from measure import Record, measure_workload, measure_workload_in, version_of
 from report import BACKEND_TITLES, Grid, number, open_console, print_grid, to_markdown
 from run import progress
 
+PARTS = ("growth", "memory", "claims", "operations")
 FINISHED_WORKFLOWS = 1_000_000
 WORKLOADS = {
     "sequential_sync": "3,000 steps, one sync workflow",
@@ -62,6 +63,12 @@ def main() -> int:
             grids.append(grid)
             within = within and claims_within
             records["claims"] = found
+        if "operations" in options.only:
+            operations = {backend.name: measure_operations(python, backend, options) for backend in backends}
+            grid, operations_within = operations_grid(operations, options.rows)
+            grids.append(grid)
+            within = within and operations_within
+            records["operations"] = operations
     for grid in grids:
         print_grid(grid, console)
     if options.markdown is not None:
@@ -75,7 +82,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, help=f"finished workflows to fill in ({FINISHED_WORKFLOWS:,})")
     parser.add_argument("--rounds", type=int, help="rounds of every workload (default: 3, with --quick 1)")
-    parser.add_argument("--only", default="growth,memory,claims", help="of growth, memory, claims (default: all)")
+    parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--backend", action="append", choices=list(BACKEND_TITLES), help="default: both")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS:,} workflows and a fifth of the work")
     parser.add_argument("--check", action="store_true", help="exit with 1 if growth costs more than 20 %%")
@@ -83,9 +90,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the records of all rounds there")
     options = parser.parse_args()
     options.only = options.only.split(",")
-    unknown = sorted(set(options.only) - {"growth", "memory", "claims"})
+    unknown = sorted(set(options.only) - set(PARTS))
     if unknown:
-        parser.error(f"unknown part {', '.join(unknown)}; there are growth, memory and claims")
+        parser.error(f"unknown part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     options.backend = options.backend or list(BACKEND_TITLES)
     options.rows = options.rows or (QUICK_ROWS if options.quick else FINISHED_WORKFLOWS)
     options.rounds = options.rounds or (1 if options.quick else 3)
@@ -249,6 +256,47 @@ def claims_grid(found: dict[str, dict[str, Record]]) -> tuple[Grid, bool]:
             verdict = "" if record is few or "partitions" in title else "within" if times <= 1 + TOLERANCE else "slower"
             within = within and verdict != "slower"
             grid.rows.append([title, BACKEND_TITLES[backend], number(record["p50_ms"]), number(times), verdict])
+    return grid, within
+
+
+OPERATION_STEPS_EACH = 10
+OPERATION_TIMES = 2.0
+
+
+def measure_operations(python: str, backend: Backend, options: argparse.Namespace) -> dict[str, Record]:
+    """Milliseconds of each operation, in an empty database and in a grown one."""
+    found: dict[str, Record] = {}
+    for title, workflows in (("empty", 0), ("grown", options.rows)):
+        with backend.fresh_database() as url:
+            run_child(python, "workloads.py", "create_schema", url, "--json")
+            if workflows:
+                start = time.perf_counter()
+                fill(url, workflows, steps=OPERATION_STEPS_EACH)
+                progress(f"filled {backend.name} in {time.perf_counter() - start:.0f} s")
+            backend.settle()
+            found[title] = run_child(python, "growth_operations.py", url, "--json")
+    return found
+
+
+def operations_grid(found: dict[str, dict[str, Record]], workflows: int) -> tuple[Grid, bool]:
+    steps = workflows * OPERATION_STEPS_EACH
+    grid = Grid(
+        f"Single operations with {workflows:,} workflows and {steps:,} steps against an empty database",
+        ["operation", "database", "ms empty", "ms grown", "times", ""],
+        notes=[
+            f"Medians; listings are the first page. *within*: at most {OPERATION_TIMES:g} times the empty database. A "
+            f"filter that has no index and finds less than a page looks at every workflow."
+        ],
+    )
+    within = True
+    for operation in next(iter(found.values()))["empty"]:
+        for backend, records in found.items():
+            empty, grown = records["empty"][operation], records["grown"][operation]
+            is_within = grown <= OPERATION_TIMES * empty
+            within = within and is_within
+            verdict = "within" if is_within else "slower"
+            title = BACKEND_TITLES[backend]
+            grid.rows.append([operation, title, number(empty), number(grown), f"{grown / empty:.2f}", verdict])
     return grid, within
 
 
