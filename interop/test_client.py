@@ -23,7 +23,8 @@ def test_the_clients_leave_the_same_rows(databases: Databases, ours: Side, incum
     assert answers[0] == answers[1]
     ids = answers[0]["ids"]
     # Notes by which ours finds its rows and ways back, as in the other tests.
-    notes = [{"row": ["none-yet"], "request": ('{"dbos.queue":"nobody-serves-this"}', None)}]
+    notes: list[dict[str, Any]] = [{"row": ["bounced"], "creator_xid": ("set", None)}]
+    notes += [{"row": ["none-yet"], "request": ('{"dbos.queue":"nobody-serves-this"}', None)}]
     notes += [{"row": [workflow_id], "creator_xid": ("set", None)} for workflow_id in sorted(ids)]
     deliberate: dict[str, Any] = {"workflow_status": notes}
     same_rows(left, right, TABLES | QUEUES | SCHEDULES, deliberate)
