@@ -9,6 +9,7 @@ from ...client_config import check_application_name, client_settings
 from ...error import DBOSException
 from ...serialization import Serializer
 from .applications import ApplicationMethods
+from .communication import CommunicationMethods
 from .enqueueing import EnqueueMethods
 from .queues import QueueMethods
 from .schedules import ScheduleMethods
@@ -29,7 +30,9 @@ class _DefaultSerializer:
 DEFAULT_SERIALIZER: Serializer = cast(Any, _DefaultSerializer())
 
 
-class DBOSClient(WorkflowMethods, EnqueueMethods, QueueMethods, ScheduleMethods, ApplicationMethods):
+class DBOSClient(
+    WorkflowMethods, EnqueueMethods, CommunicationMethods, QueueMethods, ScheduleMethods, ApplicationMethods
+):
     """An application's system database, used from another process: enqueue workflows, look at them, manage them.
 
     It runs no workflows, knows no functions, and neither creates nor migrates the database. Use it as a context manager
