@@ -62,6 +62,10 @@ OURS: dict[str, set[str]] = {
     "create_schedule_async": {"overlap", "catch_up"},
     "ScheduleInput": {"overlap", "catch_up"},
     "WorkflowSchedule": {"overlap", "catch_up", "problem"},
+    "list_workflows": {"after"},
+    "list_workflows_async": {"after"},
+    "list_queued_workflows": {"after"},
+    "list_queued_workflows_async": {"after"},
 }
 # What we offer beyond the list.
 OURS_EXPORTED = {"EnqueueItem"}
