@@ -40,7 +40,7 @@ _NOT_YET_IN_DBOS = """
     update_workflow_attributes* write_stream*
 """
 _NOT_YET_IN_CLIENT = """
-    delete_workflow* delete_workflows* fork_workflow* get_event* read_stream* read_stream_offset* rewind_workflow* send*
+    delete_workflow* delete_workflows* fork_workflow* read_stream* read_stream_offset* rewind_workflow* send*
     send_bulk* send_bulk_in_transaction send_in_transaction update_workflow_attributes*
 """
 
@@ -73,6 +73,8 @@ OURS_IN_DBOS = {"enqueue_workflows", "enqueue_workflows_async"}
 OURS_IN_CLIENT = {
     "backfill_schedule_async",
     "destroy_async",
+    "get_all_events",
+    "get_all_events_async",
     "pause_schedule_async",
     "resume_schedule_async",
     "trigger_schedule_async",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
@@ -97,23 +98,21 @@ def test_sharding_is_not_supported(database_url: str) -> None:
         DBOSClient(system_database_url=database_url, sharding=True)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"system_database_pool_size": 0}, "system_database_pool_size"),
-        ({"system_database_pool_size": "5"}, "system_database_pool_size"),
-        ({"application_name": ""}, "application name"),
-        ({"application_name": 5}, "application name"),
-        ({"serializer": 5}, "serializer"),
-        ({"observability_query_timeout_sec": "soon"}, "observability_query_timeout_sec"),
-    ],
-)
-def test_an_argument_without_meaning_is_refused(
-    app: type[DBOS], database_url: str, arguments: Any, message: str
-) -> None:
+MEANINGLESS: list[tuple[Any, str]] = [
+    ({"system_database_pool_size": 0}, "system_database_pool_size"),
+    ({"system_database_pool_size": "5"}, "system_database_pool_size"),
+    ({"application_name": ""}, "application name"),
+    ({"application_name": 5}, "application name"),
+    ({"serializer": 5}, "serializer"),
+    ({"observability_query_timeout_sec": "soon"}, "observability_query_timeout_sec"),
+]
+
+
+def test_arguments_without_meaning_are_refused(app: type[DBOS], database_url: str) -> None:
     """04 section 12, 16."""
-    with pytest.raises(DBOSException, match=message):
-        DBOSClient(system_database_url=database_url, **arguments)
+    for arguments, message in MEANINGLESS:
+        with pytest.raises(DBOSException, match=message):
+            DBOSClient(system_database_url=database_url, **arguments)
 
 
 def test_a_lazy_client_connects_at_its_first_call(database_url: str, config: dict[str, Any]) -> None:
@@ -261,6 +260,28 @@ def test_a_program_ends_without_destroying_its_client(app: type[DBOS], database_
         check=False,
     )
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "1", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_client_goes_on_in_a_forked_process(app: type[DBOS], database_url: str) -> None:
+    """As servers do that load the program before they fork: each process opens connections of its own."""
+    code = (
+        "import os, sys; from dbos import DBOSClient\n"
+        "client = DBOSClient(system_database_url=sys.argv[1])\n"
+        f"options = {{'workflow_name': 'w', 'queue_name': {NOWHERE!r}}}\n"
+        "client.enqueue(options)\n"
+        "child = os.fork()\n"
+        "client.enqueue(options)\n"
+        "assert len(client.list_workflows()) >= 2\n"
+        "if child: assert os.waitpid(child, 0)[1] == 0\n"
+        "client.enqueue(options)\n"
+        "client.destroy()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, database_url], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(rows(database_url, "SELECT 1 AS one FROM workflow_status")) == 5
 
 
 def test_several_event_loops_may_use_one_client(client: DBOSClient) -> None:

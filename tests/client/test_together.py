@@ -69,3 +69,28 @@ async def test_many_async_calls_at_a_time(client: DBOSClient) -> None:
 
     assert sorted(await asyncio.gather(*(one(n) for n in range(100)))) == list(range(100))
     assert len(await client.list_workflows_async(status="SUCCESS")) == 100
+
+
+def test_a_workflow_that_waits_through_a_client_gives_its_thread_to_others(
+    config: dict[str, Any], database_url: str
+) -> None:
+    """As one does that waits through DBOS; otherwise it would wait for ever for what has no thread."""
+
+    @DBOS.workflow(name="inner")
+    def inner() -> str:
+        return "done"
+
+    @DBOS.workflow(name="outer")
+    def outer() -> str:
+        with DBOSClient(system_database_url=database_url) as own:
+            handle = own.enqueue({"workflow_name": "inner", "queue_name": "mail"})
+            result: str = handle.get_result(timeout_seconds=30)
+            return result
+
+    DBOS(config={**config, "max_executor_threads": 1})
+    DBOS.launch()
+    try:
+        DBOS.register_queue("mail")
+        assert DBOS.start_workflow(outer).get_result() == "done"
+    finally:
+        DBOS.destroy(destroy_registry=True)

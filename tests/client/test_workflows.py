@@ -182,12 +182,12 @@ async def test_a_delay_is_moved(client: DBOSClient, database_url: str) -> None:
             client.set_workflow_delay(handle.workflow_id, **wrong)
 
 
-@pytest.mark.parametrize("method", ["cancel_workflow", "resume_workflow", "list_workflow_steps"])
-def test_an_id_without_meaning_is_refused(client: DBOSClient, method: str) -> None:
-    with pytest.raises(DBOSException, match="workflow id"):
-        getattr(client, method)(5)
-    with pytest.raises(DBOSException, match="NUL"):
-        getattr(client, method)("a\0b")
+def test_an_id_without_meaning_is_refused(client: DBOSClient) -> None:
+    for method in ("cancel_workflow", "resume_workflow", "list_workflow_steps", "retrieve_workflow"):
+        with pytest.raises(DBOSException, match="workflow id"):
+            getattr(client, method)(5)
+        with pytest.raises(DBOSException, match="NUL"):
+            getattr(client, method)("a\0b")
 
 
 def test_versions_through_a_client(client: DBOSClient, database_url: str) -> None:

@@ -13,8 +13,10 @@ from typing_extensions import assert_type
 
 from dbos import (
     DBOS,
+    DBOSClient,
     DBOSConfiguredInstance,
     Debouncer,
+    DebouncerClient,
     EnqueueItem,
     SetWorkflowID,
     SetWorkflowTimeout,
@@ -300,3 +302,33 @@ DBOS.enqueue_workflows("mail", [checkout])  # error
 async def many() -> None:
     items = [EnqueueItem(checkout_async, "a")]
     assert_type(await DBOS.enqueue_workflows_async("mail", items), list[WorkflowHandleAsync[list[str]]])
+
+
+# --- clients
+
+
+def use_client() -> None:
+    with DBOSClient(system_database_url="sqlite:///x", application_name="a") as client:
+        assert_type(client, DBOSClient)
+        handle: WorkflowHandle[int] = client.enqueue({"workflow_name": "w", "queue_name": "q"}, 1, two=2)
+        assert_type(handle.get_status(), WorkflowStatus)
+        client.retrieve_workflow("w").get_result(timeout_seconds=5)
+        assert_type(client.list_workflows(status="ERROR", limit=5), "list[WorkflowStatus]")
+        assert_type(client.list_workflow_steps("w"), list[StepInfo])
+        assert_type(client.cancel_workflow("w", cancel_children=True), None)
+        assert_type(client.rename_application("a", "b"), dict[str, int])
+        client.enqueue({"workflow_name": "w"})  # error
+        client.enqueue({"workflow_name": "w", "queue_name": "q", "priorty": 1})  # error
+        client.list_workflows(state="ERROR")  # error
+        client.cancel_workflow(1)  # error
+        client.register_queue("q", on_conflict="update_if_latest_version")  # error
+        debouncer: DebouncerClient[int] = DebouncerClient(client, {"workflow_name": "w", "queue_name": "q"})
+        assert_type(debouncer.debounce("k", 1.5, 1).get_result(), int)
+
+
+async def use_client_async() -> None:
+    async with DBOSClient(system_database_url="sqlite:///x") as client:
+        handle: WorkflowHandleAsync[int] = await client.enqueue_async({"workflow_name": "w", "queue_name": "q"})
+        assert_type(await handle.get_status(), WorkflowStatus)
+        assert_type(await client.list_workflows_async(), "list[WorkflowStatus]")
+        await client.set_workflow_delay_async("w", delay="soon")  # error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..engine.deadlines import check_timeout
 from ..engine.effects import execution_of
@@ -10,7 +10,10 @@ from ..engine.events import get_all_events_plan, get_event_plan, set_event_plan
 from ..engine.plans import Plan
 from ..error import DBOSException
 from ..serialization import WorkflowSerializationFormat, check_text
-from .runtime import blocking, check_ids, check_unsharded, engine_here, state, twin
+from .runtime import blocking, check_ids, check_unsharded, engine_here, on_engine, state, twin
+
+if TYPE_CHECKING:
+    from ..engine.core import Core
 
 DEFAULT = WorkflowSerializationFormat.DEFAULT
 
@@ -49,7 +52,9 @@ def _set_event(key: str, value: Any, *, serialization_type: WorkflowSerializatio
     return set_event_plan(key, value, serialization_type)
 
 
-def _get_event(workflow_id: str, key: str, timeout_seconds: float = 60, *, shard_key: str | None = None) -> Plan[Any]:
+def event_lookup(
+    core: Core, workflow_id: str, key: str, timeout_seconds: float = 60, *, shard_key: str | None = None
+) -> Plan[Any]:
     """The current value of an event, waiting until it is set.
 
     Args:
@@ -70,10 +75,10 @@ def _get_event(workflow_id: str, key: str, timeout_seconds: float = 60, *, shard
     check_unsharded(shard_key)
     check_ids(workflow_id)
     check_key(key, "event key")
-    return get_event_plan(engine_here(), workflow_id, key, check_timeout(timeout_seconds, "get_event"))
+    return get_event_plan(core, workflow_id, key, check_timeout(timeout_seconds, "get_event"))
 
 
-def _get_all_events(workflow_id: str, *, shard_key: str | None = None) -> Plan[dict[str, Any]]:
+def events_lookup(core: Core, workflow_id: str, *, shard_key: str | None = None) -> Plan[dict[str, Any]]:
     """All events of a workflow with their current values; empty for one that is unknown.
 
     Raises:
@@ -84,7 +89,7 @@ def _get_all_events(workflow_id: str, *, shard_key: str | None = None) -> Plan[d
     """
     check_unsharded(shard_key)
     check_ids(workflow_id)
-    return get_all_events_plan(engine_here(), workflow_id)
+    return get_all_events_plan(core, workflow_id)
 
 
 class EventCalls:
@@ -92,7 +97,7 @@ class EventCalls:
 
     set_event = blocking("set_event", _set_event)
     set_event_async = twin("set_event", _set_event)
-    get_event = blocking("get_event", _get_event)
-    get_event_async = twin("get_event", _get_event)
-    get_all_events = blocking("get_all_events", _get_all_events)
-    get_all_events_async = twin("get_all_events", _get_all_events)
+    get_event = blocking("get_event", on_engine(event_lookup))
+    get_event_async = twin("get_event", on_engine(event_lookup))
+    get_all_events = blocking("get_all_events", on_engine(events_lookup))
+    get_all_events_async = twin("get_all_events", on_engine(events_lookup))

@@ -18,7 +18,7 @@ from .signals import Key
 from .steps import record_step, replay
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .core import Core
 
 SET_EVENT = "DBOS.setEvent"
 GET_EVENT = "DBOS.getEvent"
@@ -33,7 +33,7 @@ def set_event_plan(key: str, value: Any, serialization_type: WorkflowSerializati
     return effect_plan("DBOS.set_event", SET_EVENT, make)
 
 
-def get_event_plan(engine: Engine, workflow_id: str, key: str, timeout_seconds: float) -> Plan[Any]:
+def get_event_plan(engine: Core, workflow_id: str, key: str, timeout_seconds: float) -> Plan[Any]:
     """The value of an event, waited for if need be; in workflow code recorded, and the deadline too."""
     execution = current_execution()
     if execution is None:
@@ -76,7 +76,7 @@ def get_event_plan(engine: Engine, workflow_id: str, key: str, timeout_seconds: 
     return value
 
 
-def wait_for_event(engine: Engine, workflow_id: str, key: str, timeout_seconds: float) -> Plan[StoredValue | None]:
+def wait_for_event(engine: Core, workflow_id: str, key: str, timeout_seconds: float) -> Plan[StoredValue | None]:
     """The stored value of an event, or None when the time is up; nothing is recorded."""
     until_ms = in_ms(engine.clock.now() + timeout_seconds)
     context = current_context()
@@ -99,12 +99,12 @@ def wait_for_event(engine: Engine, workflow_id: str, key: str, timeout_seconds: 
             waiting.check()
 
 
-def get_all_events_plan(engine: Engine, workflow_id: str) -> Plan[dict[str, Any]]:
+def get_all_events_plan(engine: Core, workflow_id: str) -> Plan[dict[str, Any]]:
     """All events of a workflow; in workflow code recorded."""
     return (yield from operation_plan(GET_EVENTS, all_events(engine, workflow_id)))
 
 
-def all_events(engine: Engine, workflow_id: str) -> Plan[dict[str, Any]]:
+def all_events(engine: Core, workflow_id: str) -> Plan[dict[str, Any]]:
     timeout_seconds = engine.settings.observability_query_timeout_seconds
     found: dict[str, StoredValue] = yield Read(lambda store: store.list_events(workflow_id, timeout_seconds))
     decode: Callable[..., Any] = engine.payloads.decode_value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..error import DBOSException
+from ..logs import logger
 from .plans import Plan, Read
 
 if TYPE_CHECKING:
@@ -32,12 +32,10 @@ def rename_plan(
         for what in TABLES:
             counts[what] += yield from _rename_ended(what, old_name, new_name, batch_size, adopt)
     if not any(counts.values()):
-        whose = "Nothing in the system database belongs to " + (
-            "no application" if old_name is None else f"application {old_name!r}"
-        )
-        raise DBOSException(
-            f"{whose}, so there is nothing to rename to {new_name!r}. Check the name, unless "
-            f"a renaming that was interrupted had come to its end"
+        logger.warning(
+            "Nothing in the system database belongs to %s, so nothing was renamed to %r",
+            "no application" if old_name is None else f"application {old_name!r}",
+            new_name,
         )
     core.note_reconfigured()
     core.note_rescheduled()

@@ -38,6 +38,10 @@ def _shut_down(threads: ThreadPoolExecutor) -> None:
     end.start()
 
 
+# Which pool the running thread belongs to.
+_thread = threading.local()
+
+
 class Workers:
     """A pool of threads; `limit` counts threads at work, None means no limit."""
 
@@ -55,7 +59,6 @@ class Workers:
         self._working = 0  # threads that run a job and do not wait inside it
         self._returning = 0  # threads that have waited and want to go on
         self._stopped = False
-        self._local = threading.local()
         # Called when another job could begin at once.
         self.on_free: Callable[[], None] = lambda: None
 
@@ -76,10 +79,20 @@ class Workers:
 
     @contextmanager
     def idle(self) -> Iterator[None]:
-        """While this block waits, its thread does not count as working."""
-        if self._limit is None or not getattr(self._local, "is_worker", False):
+        """While this block waits, its thread does not count as working: in its own pool, whoever asks.
+
+        So a workflow that waits through a client gives its place to others, too.
+        """
+        pool: Workers | None = getattr(_thread, "pool", None)
+        if pool is None or pool._limit is None:
             yield
             return
+        with pool._outside():
+            yield
+
+    @contextmanager
+    def _outside(self) -> Iterator[None]:
+        assert self._limit is not None
         self._leave()
         try:
             yield
@@ -119,7 +132,7 @@ class Workers:
 
     def _serve(self, job: Job | None) -> None:
         """Run the job, and those that are handed over while this thread lingers."""
-        self._local.is_worker = True
+        _thread.pool = self
         while job is not None:
             self._run(job)
             job = self._next_job()

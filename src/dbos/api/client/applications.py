@@ -61,10 +61,10 @@ def _rename(
         adopt_unclaimed_rows: Also give it what belongs to no application.
 
     Returns:
-        How many rows have moved: `queues`, `schedules`, `versions`, `workflows`, `steps`.
+        How many rows have moved: `queues`, `schedules`, `versions`, `workflows`, `steps`; a warning if there were none.
 
     Raises:
-        DBOSException: a name has no meaning, or there is nothing to rename.
+        DBOSException: a name has no meaning.
         ValueError: `batch_size` is not a positive number.
     """
     if old_name is None and not adopt_unclaimed_rows:

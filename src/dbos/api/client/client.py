@@ -9,10 +9,11 @@ from ...client_config import check_application_name, client_settings
 from ...error import DBOSException
 from ...serialization import Serializer
 from .applications import ApplicationMethods
+from .communication import CommunicationMethods
 from .enqueueing import EnqueueMethods
 from .queues import QueueMethods
 from .schedules import ScheduleMethods
-from .session import Session, warn_on_loop
+from .session import Session, in_fresh_thread, warn_on_loop
 from .workflows import WorkflowMethods
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ class _DefaultSerializer:
 DEFAULT_SERIALIZER: Serializer = cast(Any, _DefaultSerializer())
 
 
-class DBOSClient(WorkflowMethods, EnqueueMethods, QueueMethods, ScheduleMethods, ApplicationMethods):
+class DBOSClient(
+    WorkflowMethods, EnqueueMethods, CommunicationMethods, QueueMethods, ScheduleMethods, ApplicationMethods
+):
     """An application's system database, used from another process: enqueue workflows, look at them, manage them.
 
     It runs no workflows, knows no functions, and neither creates nor migrates the database. Use it as a context manager
@@ -55,7 +58,7 @@ class DBOSClient(WorkflowMethods, EnqueueMethods, QueueMethods, ScheduleMethods,
         application_name: Whose workflows, queues and schedules these are: the owner of what the client creates, and by
             default only its own and unowned ones are listed. Default none: what it creates is for any application, and
             everything is listed.
-        lazy: Connect at the first call. Default False.
+        lazy: Connect at the first call. Default False. In async code True keeps the loop from waiting for it.
         retry_connection_errors: False raises the driver's error when the database does not answer. Default True.
         observability_query_timeout_sec: The longest a listing may take on Postgres, in seconds. Default 30.
         sys_db_idle_transaction_timeout_sec: After this many seconds the server ends a transaction that does nothing; 0
@@ -141,11 +144,7 @@ class DBOSClient(WorkflowMethods, EnqueueMethods, QueueMethods, ScheduleMethods,
 
     async def destroy_async(self) -> None:
         """As `destroy`, from async code."""
-        import asyncio
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(1, thread_name_prefix="dbos-client") as thread:
-            await asyncio.get_running_loop().run_in_executor(thread, self._session.destroy)
+        await in_fresh_thread(self._session.destroy)
 
     def __enter__(self) -> DBOSClient:
         return self

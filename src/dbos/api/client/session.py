@@ -6,7 +6,9 @@ execution, no identity and no options around them.
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -40,31 +42,36 @@ class Session:
         # Reentrant, as a signal handler may destroy the client on the thread that opens it.
         self._lock = threading.RLock()
         self._core: Core | None = None
+        self._process = os.getpid()
+        # What a parent process had opened before it forked this one. It must not be closed here.
+        self._inherited: Core | None = None
         self._destroyed = False
         if not lazy:
             self.open()
 
     @property
     def core(self) -> Core:
-        """What the client talks to the database with; opened when it is first needed."""
-        return self._core or self.open()
+        """What the client talks to the database with; opened when it is first needed, in each process."""
+        core = self._core
+        return core if core is not None and self._process == os.getpid() else self.open()
 
     def open(self) -> Core:
         with self._lock:
             self.check()
+            if self._process != os.getpid():
+                # Threads and connections stay behind in the parent.
+                self._inherited, self._core, self._process = self._core, None, os.getpid()
             if self._core is None:
                 self._core = self._connect()
             return self._core
 
     async def open_async(self) -> Core:
         """As `core`, without blocking the loop while it connects."""
-        if self._core is not None:
-            return self._core
-        import asyncio
-
+        core = self._core
+        if core is not None and self._process == os.getpid():
+            return core
         self.check()
-        with ThreadPoolExecutor(1, thread_name_prefix="dbos-client") as thread:
-            return await asyncio.get_running_loop().run_in_executor(thread, self.open)
+        return await in_fresh_thread(self.open)
 
     def check(self) -> None:
         """DBOSException after `destroy`."""
@@ -94,6 +101,8 @@ class Session:
         """End threads and connections; what waits, and what comes later, meets a DBOSException."""
         with self._lock:
             self._destroyed = True
+            if self._process != os.getpid():
+                return
             core, self._core = self._core, None
         if core is not None:
             core.close()
@@ -132,6 +141,15 @@ class Session:
             return await core.loops.in_thread(function)
         except EngineStopped as stopped:
             raise _destroyed() from stopped
+
+
+async def in_fresh_thread(function: Callable[[], T]) -> T:
+    """Run a blocking function off the loop, while there are no threads of the client's own."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="dbos-client")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, function)
+    finally:
+        thread.shutdown(wait=False)
 
 
 def _destroyed() -> DBOSException:
