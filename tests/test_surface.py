@@ -37,9 +37,8 @@ NOT_YET_EXPORTED = {
 
 # Members of DBOS that later chapters bring; "*" stands for the blocking form and its _async twin.
 _NOT_YET_IN_DBOS = """
-    alert_handler close_stream* delete_workflow* delete_workflows* fork_workflow* get_all_events* get_event*
-    read_stream* read_stream_offset* recv* rewind_workflow* send* send_bulk* set_event* span tracer
-    update_workflow_attributes* write_stream*
+    alert_handler close_stream* get_all_events* get_event* read_stream* read_stream_offset* recv* send* send_bulk*
+    set_event* span tracer write_stream*
 """
 NOT_YET_IN_DBOS = {
     form

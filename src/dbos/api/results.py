@@ -96,7 +96,7 @@ class ResultCalls:
         engine = engine_here()
         if existing_workflow:
             run(engine, existing_status_plan(engine, workflow_id))
-        return Handle(workflow_id)
+        return Handle(workflow_id, exists=existing_workflow)
 
     @staticmethod
     async def retrieve_workflow_async(
@@ -108,7 +108,7 @@ class ResultCalls:
         engine = engine_here()
         if existing_workflow:
             await run_async(engine, existing_status_plan(engine, workflow_id))
-        return AsyncHandle(workflow_id)
+        return AsyncHandle(workflow_id, exists=existing_workflow)
 
     @staticmethod
     def wait_first(handles: list[WorkflowHandle[Any]], *, polling_interval_sec: float = 1.0) -> WorkflowHandle[Any]:

@@ -224,17 +224,48 @@ class Engine:
         with self._lock:
             return min((e.deadline_ms for e in self._executions.values() if e.deadline_ms is not None), default=None)
 
+    # --- what was changed from outside (see `management.Host`)
+
     def note_cancelled(self, workflow_ids: Sequence[str]) -> None:
-        """Workflows are cancelled in the database: stop their executions here and wake whoever waits for them."""
+        """Workflows were cancelled or deleted in the database: stop their executions here, wake those who wait."""
         if not workflow_ids:
             return
-        ids = set(workflow_ids)
-        for execution in self.running():
-            if execution.workflow_id in ids:
-                execution.stop(execution.cancelled())
+        self.stop_lost(workflow_ids)
         for workflow_id in workflow_ids:
-            self.signals.fire("cancelled", workflow_id)
             self.signals.fire("finished", workflow_id)
+        self.dispatcher.note_freed_elsewhere(None)
+
+    def stop_lost(self, workflow_ids: Sequence[str]) -> None:
+        """Stop those executions of the workflows here that own them no more.
+
+        Asks the database: what was true when the news was sent may be past, and another execution may run here by now.
+        """
+        ids = set(workflow_ids)
+        concerned = [execution for execution in self.running() if execution.workflow_id in ids]
+        if not concerned:
+            return
+        states = self.store.find_states([execution.workflow_id for execution in concerned])
+        for execution in concerned:
+            status, owner = states.get(execution.workflow_id, (None, None))
+            if owner == execution.owner_token or status in ("SUCCESS", "ERROR"):
+                continue
+            execution.stop(execution.cancelled() if status == "CANCELLED" else execution.fenced())
+            self.signals.fire("cancelled", execution.workflow_id)
+
+    def note_queued(self, queue_names: Sequence[str] | None) -> None:
+        """Workflows wait on these queues, or on some that are not known."""
+        if queue_names is None:
+            self.dispatcher.look_now()
+        else:
+            self.dispatcher.note_queued(queue_names)
+
+    def note_placed(self, queue_name: str, has_key: bool | None) -> None:
+        """A workflow was put on a queue by hand, with a partition key or without; None is unknown."""
+        self.dispatcher.warnings.note(queue_name, has_key, self.settings.name)
+
+    def note_delayed(self, due_ms: int) -> None:
+        """A workflow is due at another time."""
+        self.delays.add(due_ms)
 
     # --- running plans
 

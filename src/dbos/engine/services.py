@@ -165,7 +165,6 @@ class Listener(Service):
             engine.scheduler.look_now()
         elif kind == "cancelled" and workflow_ids:
             engine.note_cancelled(workflow_ids)
-            engine.dispatcher.note_freed_elsewhere(None)
         elif kind == "finished" and workflow_ids:
             for workflow_id in workflow_ids:
                 engine.signals.fire("finished", workflow_id)
@@ -191,6 +190,8 @@ class Watcher(Service):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._last_look_ms = 0
+        # Those that were awaited and existed at the last look that was due.
+        self._seen: set[str] = set()
 
     def look_now(self) -> None:
         self._last_look_ms = 0
@@ -214,7 +215,16 @@ class Watcher(Service):
             self._last_look_ms = now_ms
             for workflow_id in engine.store.find_final(awaited):
                 engine.signals.fire("finished", workflow_id)
-            engine.note_cancelled(engine.store.find_cancelled(waiting))
+            engine.stop_lost(waiting)
+            if due:
+                self._look_for_deleted(awaited)
         if engine.store.backend == "sqlite":
             return DATA_VERSION_SECONDS
         return max(0.01, (self._last_look_ms + interval_ms - now_ms) / 1000)
+
+    def _look_for_deleted(self, awaited: list[str]) -> None:
+        """Wake those who wait for what has been deleted. What never existed may be started yet."""
+        existing = set(self.engine.store.find_existing(awaited))
+        for workflow_id in self._seen.intersection(awaited) - existing:
+            self.engine.signals.fire("finished", workflow_id)
+        self._seen = existing

@@ -78,12 +78,20 @@ def sleep_plan(engine: Engine, seconds: float) -> Plan[None]:
 
 
 def handle_result_plan(
-    engine: Engine, workflow_id: str, completion: Completion | None, interval_seconds: float
+    engine: Engine,
+    workflow_id: str,
+    completion: Completion | None,
+    interval_seconds: float,
+    *,
+    must_exist: bool = False,
 ) -> Plan[Any]:
-    """`get_result` of a handle: in workflow code recorded as `DBOS.getResult` with the awaited id."""
+    """`get_result` of a handle: in workflow code recorded as `DBOS.getResult` with the awaited id.
+
+    With `must_exist` a workflow that does not exist is an error, and not one that may still be started.
+    """
     execution = current_execution()
     if execution is None:
-        return (yield from _result(engine, workflow_id, completion, interval_seconds, None))
+        return (yield from _result(engine, workflow_id, completion, interval_seconds, None, must_exist))
     step_id = execution.draw()
     recorded = yield from recorded_value(execution, step_id, GET_RESULT, workflow_id)
     if recorded is not None:
@@ -92,7 +100,7 @@ def handle_result_plan(
     value: Any = None
     failure: Exception | None = None
     try:
-        value = yield from _result(engine, workflow_id, completion, interval_seconds, execution)
+        value = yield from _result(engine, workflow_id, completion, interval_seconds, execution, must_exist)
     except Exception as error:
         failure = error
     yield from record_operation(
@@ -116,6 +124,7 @@ def _result(
     completion: Completion | None,
     interval_seconds: float,
     waiting: Execution | None,
+    must_exist: bool = False,
 ) -> Plan[Any]:
     if completion is not None:
         try:
@@ -124,7 +133,9 @@ def _result(
             # It may have been resumed meanwhile; the row tells.
             if cancelled.workflow_id != workflow_id:
                 raise
-    outcome = yield from await_outcome(engine, workflow_id, interval_seconds=interval_seconds, waiting=waiting)
+    outcome = yield from await_outcome(
+        engine, workflow_id, interval_seconds=interval_seconds, must_exist=must_exist, waiting=waiting
+    )
     return deliver(engine, outcome)
 
 
@@ -162,14 +173,14 @@ def _first_final(
 # --- status and steps
 
 
-def status_plan(engine: Engine, workflow_id: str) -> Plan[WorkflowStatus | None]:
+def status_plan(engine: Engine, workflow_id: str, *, step_id: int | None = None) -> Plan[WorkflowStatus | None]:
     """The status of a workflow with its payloads, or None; in workflow code recorded as `DBOS.getStatus`."""
-    return (yield from operation_plan(GET_STATUS, _status(engine, workflow_id)))
+    return (yield from operation_plan(GET_STATUS, _status(engine, workflow_id), step_id=step_id))
 
 
-def existing_status_plan(engine: Engine, workflow_id: str) -> Plan[WorkflowStatus]:
+def existing_status_plan(engine: Engine, workflow_id: str, *, step_id: int | None = None) -> Plan[WorkflowStatus]:
     """As `status_plan`, but a missing workflow is an error; what is recorded is the None (02 R94)."""
-    status = yield from status_plan(engine, workflow_id)
+    status = yield from status_plan(engine, workflow_id, step_id=step_id)
     if status is None:
         raise DBOSNonExistentWorkflowError("target", workflow_id)
     return status

@@ -27,13 +27,11 @@ from .bulk import BulkOperations, Transaction
 from .debouncing import DebounceOperations
 from .encoding import Row, encode_json
 from .listing import ALL, listing
+from .management import ManagementOperations, chunks
 from .queues import QueueOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version, verdict_on_step
 from .schedules import ScheduleOperations
 from .store import StoreUnavailable
-
-# More ids than this in one statement gain nothing and make its plan and its parameters large.
-CHUNK = 1000
 
 
 class Work(NamedTuple):
@@ -121,7 +119,7 @@ class Connections(Protocol):
     def close(self) -> None: ...
 
 
-class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOperations):
+class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOperations, ManagementOperations):
     """The store contract (see `store.Store`) over named SQL statements."""
 
     def __init__(self, connections: Connections) -> None:
@@ -212,13 +210,23 @@ class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOper
             raise StoreUnavailable(f"step {record.step_id} of workflow {record.workflow_id} was not written yet")
         return verdict
 
-    def _recorded(self, step: StepCompleted | None, effect: Callable[[Transaction], None]) -> Verdict:
+    def _recorded(
+        self,
+        step: StepCompleted | None,
+        effect: Callable[[Transaction], None],
+        *,
+        locking: Sequence[str] = (),
+        lock: str = "lock_workflows",
+    ) -> Verdict:
         """An effect and, in workflow code, its step row, in one transaction: both or none.
 
-        The step row locks the workflow's row until the commit. An effect whose answer was lost is not repeated: it
-        finds its step row.
+        The row of the workflow that asks is locked until the commit, together with those of `locking` and in their
+        order. An effect whose answer was lost is not repeated: it finds its step row.
         """
         with self._db.transaction() as transaction:
+            if locking:
+                own = [] if step is None else [step.workflow_id]
+                transaction.read(lock, (encode_json([*own, *locking]),))
             if step is not None:
                 place = (step.workflow_id, step.step_id)
                 verdict = verdict_on_step(step, transaction.read("find_step", place))
@@ -273,7 +281,7 @@ class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOper
 
     def load_steps(self, workflow_ids: Sequence[str], after: int, until: int) -> dict[str, list[StepRecord]]:
         found: dict[str, list[StepRecord]] = {}
-        for ids in _chunks(workflow_ids):
+        for ids in chunks(workflow_ids):
             for workflow_id, *columns in self._db.read("load_steps", (ids, after, until)):
                 found.setdefault(workflow_id, []).append(to_step(columns))
         return found
@@ -294,14 +302,11 @@ class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOper
     # --- workflows
 
     def find_outcomes(self, workflow_ids: Sequence[str]) -> dict[str, WorkflowOutcome]:
-        rows = [row for ids in _chunks(workflow_ids) for row in self._db.read("find_outcomes", (ids,))]
+        rows = [row for ids in chunks(workflow_ids) for row in self._db.read("find_outcomes", (ids,))]
         return {row[0]: to_outcome(row) for row in rows}
 
     def find_final(self, workflow_ids: Sequence[str]) -> list[str]:
         return self._ids("find_final", workflow_ids)
-
-    def find_children(self, workflow_ids: Sequence[str]) -> list[str]:
-        return self._ids("find_children", workflow_ids)
 
     def find_cancelled(self, workflow_ids: Sequence[str]) -> list[str]:
         return self._ids("find_cancelled", workflow_ids)
@@ -310,7 +315,7 @@ class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOper
         return self._ids("find_existing", workflow_ids)
 
     def _ids(self, name: str, workflow_ids: Sequence[str]) -> list[str]:
-        return [row[0] for ids in _chunks(workflow_ids) for row in self._db.read(name, (ids,))]
+        return [row[0] for ids in chunks(workflow_ids) for row in self._db.read(name, (ids,))]
 
     def get_workflow(self, workflow_id: str) -> WorkflowRow | None:
         rows = self._db.read("get_workflow", (workflow_id,))
@@ -322,25 +327,11 @@ class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOper
     def dead_letter(self, workflow_id: str, token: str, now_ms: int) -> None:
         self._db.write("dead_letter", (workflow_id, token, now_ms))
 
-    def cancel_workflows(self, workflow_ids: Sequence[str], now_ms: int) -> None:
-        for ids in _chunks(workflow_ids):
-            self._db.write("cancel_workflows", (ids, now_ms))
-        self._db.announce("cancelled", workflow_ids)
-
     def cancel_overdue(self, application_name: str, now_ms: int) -> list[str]:
         cancelled = [row[0] for row in self._db.write("cancel_overdue", (application_name, now_ms))]
         if cancelled:
             self._db.announce("cancelled", cancelled)
         return cancelled
-
-    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str | None, now_ms: int) -> list[str]:
-        queues: set[str] = set()
-        for ids in _chunks(workflow_ids):
-            rows = self._db.write("resume_workflows", (ids, now_ms, queue_name, INTERNAL_QUEUE_NAME))
-            queues.update(row[0] for row in rows)
-        if queues:
-            self._db.announce("queued", sorted(queues))
-        return sorted(queues)
 
     # --- recovery and claims
 
@@ -435,7 +426,3 @@ def _statements_of(record: Record) -> frozenset[str]:
     if isinstance(record, WorkflowFinished):
         return frozenset({"finish_workflows"})
     return frozenset({"record_steps"})
-
-
-def _chunks(workflow_ids: Sequence[str]) -> list[str]:
-    return [encode_json(list(workflow_ids[i : i + CHUNK])) for i in range(0, len(workflow_ids), CHUNK)]
