@@ -65,7 +65,7 @@ def sleep_plan(engine: Engine, seconds: float) -> Plan[None]:
         )
     # Rounded up: waking a fraction of a millisecond early would mean one more turn.
     wake_at_ms = int(wake_at * 1000) + 1
-    with engine.signals.watch(("cancelled", execution.workflow_id)) as waiter:
+    with engine.signals.watch(("cancelled", execution.workflow_id), unless=execution.goes_on) as waiter:
         while True:
             execution.check()
             now_ms = engine.clock.now_ms()

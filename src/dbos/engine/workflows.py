@@ -255,7 +255,7 @@ def await_completion(engine: Engine, completion: Completion, waiting: Execution 
         if waiting is None:
             yield Wait(waiter)
         else:
-            with engine.signals.watch(("cancelled", waiting.workflow_id)) as cancelled:
+            with engine.signals.watch(("cancelled", waiting.workflow_id), unless=waiting.goes_on) as cancelled:
                 # One sleeper for both: a cancellation of the waiting workflow fires the other waiter as well.
                 cancelled.install(waiter.fire)
                 waiting.check()
