@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dbos.records import Answer, Bounce, Record, StepCompleted, Verdict
+from dbos.records import Answer, Bounce, Record, StepCompleted, Verdict, WorkflowFinished, WorkflowStarted
 from dbos.storage.store import StoreRefused, StoreUnavailable
 from dbos.types import Fork
 
@@ -60,13 +60,22 @@ class FaultyStore:
     def _commit(self, records: Sequence[Record]) -> list[Answer]:
         world = self._process.world
         owned = {_target(record) for record in records if world.database.may_write(record)}
-        fenced = [record for record in records if _target(record) not in owned]
+        # What is started anew after a deletion changes too, but not by the execution that lost it.
+        started = {record.workflow_id for record in records if isinstance(record, WorkflowStarted)}
+        fenced = [
+            record
+            for record in records
+            if _target(record) not in owned
+            and not (record.workflow_id in started and isinstance(record, WorkflowFinished))
+        ]
         before = [world.database.trace(record) for record in fenced]
         if any(getattr(record, "name", None) == POISON for record in records):
             raise StoreRefused("simulated: a text that the database cannot hold")
         losers = [record for record in records if not world.database.may_write(record)]
         answers = self._store.commit(records)
         for record, answer in zip(records, answers):
+            if answer is Verdict.APPLIED and not world.database.holds(record):
+                world.violate(f"{record!r} was answered and is not in the database")
             if record in losers and not _stops(record, answer):
                 world.violate(f"{record!r} by {self._process} was answered {answer}, but its execution is fenced")
         for record, trace in zip(fenced, before):
@@ -137,6 +146,8 @@ class FaultyStore:
 
     def _check_deleted(self, workflow_ids: Sequence[str]) -> None:
         world = self._process.world
+        # Who asks for them again starts them anew.
+        world.note_requeued(workflow_ids)
         for workflow_id in workflow_ids:
             if remains := world.database.remains(workflow_id):
                 world.violate(f"{workflow_id} was deleted and still has {remains}")
