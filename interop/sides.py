@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ PATIENCE_SECONDS = 120
 
 @dataclass
 class Side:
-    """An interpreter that runs `program.py`."""
+    """An interpreter that runs a program: `program.py`, or another one."""
 
     name: str
     python: str
     directory: Path
+    program: Path = PROGRAM
 
     def call(self, url: str, action: str, *ids: str) -> Any:
         """Run an action to its end; what it answers, and the step bodies it executed."""
@@ -44,16 +46,20 @@ class Side:
         return self.directory / f"{self.name}.stderr"
 
     def _run(self, url: str, action: str, *ids: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONHASHSEED": "0"}
+        if self.python != sys.executable:
+            # It would lead the other interpreter to this package.
+            environment.pop("PYTHONPATH", None)
         with self._errors.open("ab") as errors:
             return subprocess.run(
-                [self.python, str(PROGRAM), url, action, *ids],
+                [self.python, str(self.program), url, action, *ids],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
                 timeout=PATIENCE_SECONDS,
                 check=False,
                 cwd=self.directory,
-                env={**os.environ, "PYTHONHASHSEED": "0"},
+                env=environment,
             )
 
 

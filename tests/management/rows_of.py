@@ -50,8 +50,9 @@ def add_stream(database_url: str, workflow_id: str, *entries: tuple[int, str]) -
     for offset, (step_id, value) in enumerate(entries):
         rows(
             database_url,
-            'INSERT INTO streams (workflow_uuid, key, value, "offset", function_id) VALUES (%s, %s, %s, %s, %s)',
-            *(workflow_id, "log", value, offset, step_id),
+            'INSERT INTO streams (workflow_uuid, key, value, "offset", function_id, serialization) '
+            "VALUES (%s, %s, %s, %s, %s, %s)",
+            *(workflow_id, "log", value, offset, step_id, "portable_json" if value == CLOSED else "py_pickle"),
         )
 
 

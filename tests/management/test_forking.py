@@ -151,8 +151,12 @@ def test_children_from_before_the_cut_stay_attached_or_are_replaced(app: type[DB
     kept = DBOS.fork_workflow("w", 3)
     assert kept.get_result() == [1, 2]
     assert [row["child_workflow_id"] for row in step_rows(database_url, kept.workflow_id)] == ["w-1", "w-2"] * 2
-    replaced = DBOS.fork_workflow("w", 3, replacement_children={"w-1": "other", "absent": "x"})
-    assert replaced.get_result() == [7, 2]
+    for start_step in (3, 5):
+        # Also when the source had their results: the fork awaits those in their place.
+        replaced = DBOS.fork_workflow("w", start_step, replacement_children={"w-1": "other", "absent": "x"})
+        assert replaced.get_result() == [7, 2]
+        recorded = step_rows(database_url, replaced.workflow_id)
+        assert [row["child_workflow_id"] for row in recorded] == ["other", "w-2"] * 2
     again = DBOS.fork_workflow("w", 2)
     assert again.get_result() == [1, 2]
     assert [row["child_workflow_id"] for row in step_rows(database_url, again.workflow_id)][:2] == [

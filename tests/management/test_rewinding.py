@@ -46,7 +46,9 @@ def test_what_is_forgotten_and_what_stays(app: type[DBOS], database_url: str) ->
         database_url,
         "INSERT INTO workflow_events (workflow_uuid, key, value) VALUES ('w', 'without history', 'stays')",
     )
-    add_stream(database_url, "w", (1, CLOSED), (2, "kept"), (3, CLOSED), (3, "behind the end"))
+    add_stream(database_url, "w", (1, CLOSED), (2, "kept"), (3, CLOSED), (3, "behind the end"), (3, CLOSED))
+    # A value of an application that looks like the end of a stream.
+    rows(database_url, "UPDATE streams SET serialization = 'custom' WHERE \"offset\" = 4")
     add_message(database_url, "w", "read early", 2)
     add_message(database_url, "w", "read late", 3)
     add_message(database_url, "w", "unread")
@@ -54,7 +56,7 @@ def test_what_is_forgotten_and_what_stays(app: type[DBOS], database_url: str) ->
     assert list(step_names(database_url, "w")) == [1, 2]
     assert events(database_url, "w") == {"k": "one", "early": "e", "without history": "stays"}
     assert [entry[:2] for entry in history(database_url, "w")] == [(1, "early"), (1, "k")]
-    assert stream(database_url, "w") == [(0, 1, CLOSED), (1, 2, "kept"), (3, 3, "behind the end")]
+    assert stream(database_url, "w") == [(0, 1, CLOSED), (1, 2, "kept"), (3, 3, "behind the end"), (4, 3, CLOSED)]
     assert messages(database_url, "w") == ["read early"]
     assert rows(database_url, "SELECT 1 FROM workflow_output") == []
     row = status_row(database_url, "w")

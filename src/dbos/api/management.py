@@ -304,7 +304,8 @@ class ManagementCalls:
             application_version: Who must run the fork; default the latest version.
             queue_name: The queue to put it on; default none: it starts at once.
             queue_partition_key: Its partition on that queue.
-            replacement_children: Children of the source by id, and those that take their place in the copied steps.
+            replacement_children: Children of the source by id, and those that take their place in the copied steps. The
+                fork gets the results of these.
             timeout_seconds: From the start of the fork; default none. Priority, timeout and schedule of the source are
                 not copied.
 

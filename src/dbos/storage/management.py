@@ -7,8 +7,8 @@ workflow that asks for it; so calls and batches of the journal never hold what t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ..error import DBOSException, DBOSNonExistentWorkflowError, DBOSWorkflowIDInUseError
 from ..records import StepCompleted, Verdict
@@ -17,8 +17,6 @@ from .encoding import encode_json
 from .store import Resumed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .bulk import Transaction
     from .database import Connections
 
@@ -26,22 +24,12 @@ if TYPE_CHECKING:
 CHUNK = 1000
 
 
-class _Recorded(Protocol):
-    def __call__(
-        self,
-        step: StepCompleted | None,
-        effect: Callable[[Transaction], None],
-        *,
-        locking: Sequence[str] = (),
-        lock: str = "lock_workflows",
-    ) -> Verdict: ...
-
-
 class ManagementOperations:
     """The part of the store that changes workflows from outside."""
 
     _db: Connections
-    _recorded: _Recorded
+    # See `database.SqlStore`.
+    _recorded: Callable[..., Verdict]
 
     # --- looking
 

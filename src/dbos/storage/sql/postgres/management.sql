@@ -47,7 +47,8 @@ ON CONFLICT (workflow_uuid) DO UPDATE SET inputs = excluded.inputs;
 UPDATE {schema}.workflow_status SET was_forked_from = TRUE WHERE workflow_uuid = $1::text;
 
 -- name: copy_steps
--- Steps below $3 of workflow $1 to its fork $2; $4 is a JSON object of children that are replaced.
+-- Steps below $3 of workflow $1 to its fork $2; $4 is a JSON object of children that are replaced. What the fork shall
+-- have from those it awaits again: the results of the others would stand in its way.
 INSERT INTO {schema}.operation_outputs
   (workflow_uuid, function_id, function_name, output, error, child_workflow_id, started_at_epoch_ms,
    completed_at_epoch_ms, serialization, application_name, retention_timestamp)
@@ -55,7 +56,9 @@ SELECT $2::text, o.function_id, o.function_name, o.output, o.error,
        COALESCE($4::jsonb ->> o.child_workflow_id, o.child_workflow_id),
        o.started_at_epoch_ms, o.completed_at_epoch_ms, o.serialization,
        (SELECT f.application_name FROM {schema}.workflow_status AS f WHERE f.workflow_uuid = $2::text), $5::int8
-FROM {schema}.operation_outputs AS o WHERE o.workflow_uuid = $1::text AND o.function_id < $3::int8;
+FROM {schema}.operation_outputs AS o
+WHERE o.workflow_uuid = $1::text AND o.function_id < $3::int8
+  AND (o.function_name <> 'DBOS.getResult' OR $4::jsonb ->> o.child_workflow_id IS NULL);
 
 -- name: copy_event_history
 INSERT INTO {schema}.workflow_events_history (workflow_uuid, function_id, key, value, serialization)
@@ -108,6 +111,7 @@ WITH steps AS (
 ), ends AS (
   DELETE FROM {schema}.streams
   WHERE workflow_uuid = $1::text AND function_id >= $2::int8 AND value = '"__DBOS_STREAM_CLOSED__"'
+    AND serialization = 'portable_json'
 ), messages AS (
   DELETE FROM {schema}.notifications
   WHERE destination_uuid = $1::text AND (NOT consumed OR consumed_by_function_id >= $2::int8)

@@ -37,7 +37,8 @@ ON CONFLICT (workflow_uuid) DO UPDATE SET inputs = excluded.inputs;
 UPDATE workflow_status SET was_forked_from = TRUE WHERE workflow_uuid = ?1;
 
 -- name: copy_steps
--- Steps below ?3 of workflow ?1 to its fork ?2; ?4 is a JSON object of children that are replaced.
+-- Steps below ?3 of workflow ?1 to its fork ?2; ?4 is a JSON object of children that are replaced. What the fork shall
+-- have from those it awaits again: the results of the others would stand in its way.
 INSERT INTO operation_outputs
   (workflow_uuid, function_id, function_name, output, error, child_workflow_id, started_at_epoch_ms,
    completed_at_epoch_ms, serialization, application_name, retention_timestamp)
@@ -45,7 +46,10 @@ SELECT ?2, o.function_id, o.function_name, o.output, o.error,
        COALESCE((SELECT m.value FROM json_each(?4) AS m WHERE m.key = o.child_workflow_id), o.child_workflow_id),
        o.started_at_epoch_ms, o.completed_at_epoch_ms, o.serialization,
        (SELECT f.application_name FROM workflow_status AS f WHERE f.workflow_uuid = ?2), ?5
-FROM operation_outputs AS o WHERE o.workflow_uuid = ?1 AND o.function_id < ?3;
+FROM operation_outputs AS o
+WHERE o.workflow_uuid = ?1 AND o.function_id < ?3
+  AND (o.function_name <> 'DBOS.getResult' OR NOT EXISTS (
+    SELECT 1 FROM json_each(?4) AS m WHERE m.key = o.child_workflow_id));
 
 -- name: copy_event_history
 INSERT INTO workflow_events_history (workflow_uuid, function_id, key, value, serialization)
@@ -92,7 +96,8 @@ WHERE workflow_uuid = ?1 AND key IN (
 DELETE FROM operation_outputs WHERE workflow_uuid = ?1 AND function_id >= ?2;
 DELETE FROM workflow_events_history WHERE workflow_uuid = ?1 AND function_id >= ?2;
 DELETE FROM streams
-WHERE workflow_uuid = ?1 AND function_id >= ?2 AND value = '"__DBOS_STREAM_CLOSED__"';
+WHERE workflow_uuid = ?1 AND function_id >= ?2 AND value = '"__DBOS_STREAM_CLOSED__"'
+  AND serialization = 'portable_json';
 DELETE FROM notifications
 WHERE destination_uuid = ?1 AND (NOT consumed OR consumed_by_function_id >= ?2);
 DELETE FROM workflow_output WHERE workflow_uuid = ?1 AND ?2 IS NOT NULL;
