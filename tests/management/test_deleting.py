@@ -146,11 +146,16 @@ def waiter_for(workflow_id: str) -> tuple[threading.Thread, list[BaseException]]
 
     thread = threading.Thread(target=wait)
     thread.start()
-    assert state.instance is not None
-    engine = state.instance.engine
-    assert engine is not None
-    wait_until(lambda: workflow_id in engine.signals.awaited("finished"))
+    wait_until(lambda: sleeps_for(workflow_id))
     return thread, got
+
+
+def sleeps_for(workflow_id: str) -> bool:
+    """Whether somebody has looked at the workflow and sleeps until it ends."""
+    assert state.instance is not None
+    assert state.instance.engine is not None
+    waiters = state.instance.engine.signals._waiters.get(("finished", workflow_id), ())
+    return any(waiter._wake is not None for waiter in waiters)
 
 
 def test_waits_for_a_deleted_workflow_end(app: type[DBOS], database_url: str) -> None:
@@ -161,7 +166,6 @@ def test_waits_for_a_deleted_workflow_end(app: type[DBOS], database_url: str) ->
         handle = DBOS.enqueue_workflow("held", three, "x")
     thread, got = waiter_for("w")
     early, never = waiter_for("not yet")
-    wait_until(lambda: has_looked("w"))
     DBOS.delete_workflow("w")
     thread.join(30)
     assert [type(error) for error in got] == [DBOSNonExistentWorkflowError]
@@ -170,6 +174,32 @@ def test_waits_for_a_deleted_workflow_end(app: type[DBOS], database_url: str) ->
     run(three, "not yet", "x")
     early.join(30)
     assert (never, early.is_alive()) == ([], False)
+
+
+def test_the_first_of_several_is_not_awaited_when_all_are_deleted(app: type[DBOS]) -> None:
+    """As a single one; while one is left it is awaited."""
+    three = declare()
+    DBOS.register_queue("held", global_concurrency=0)
+    handles = []
+    for workflow_id in ("v", "w"):
+        with SetWorkflowID(workflow_id):
+            handles.append(DBOS.enqueue_workflow("held", three, "x"))
+    got: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            DBOS.wait_first(handles)
+        except DBOSNonExistentWorkflowError as error:
+            got.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until(lambda: sleeps_for("v"))
+    DBOS.delete_workflow("v")
+    assert thread.is_alive()
+    DBOS.delete_workflow("w")
+    thread.join(30)
+    assert len(got) == 1
 
 
 def has_looked(workflow_id: str) -> bool:

@@ -16,6 +16,9 @@ from .runtime import blocking, check_ids, check_unsharded, engine_here, run, run
 def _get_result(workflow_id: str, *, shard_key: str | None = None) -> Plan[Any]:
     """Wait for a workflow to end; its value, or its exception raised. Waits for ever for an id that never starts.
 
+    Raises:
+        DBOSNonExistentWorkflowError: the workflow was deleted meanwhile.
+
     Durability: in workflow code recorded as one step; a replay returns or raises what was recorded.
     """
     check_unsharded(shard_key)
@@ -116,6 +119,7 @@ class ResultCalls:
 
         Raises:
             ValueError: no handles, or two of one workflow.
+            DBOSNonExistentWorkflowError: all of them were deleted meanwhile.
 
         Durability: in workflow code the winner is recorded as one step; a replay returns its handle.
         """

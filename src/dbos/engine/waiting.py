@@ -158,11 +158,17 @@ def _first_final(
     if waiting is not None:
         keys.append(("cancelled", waiting.workflow_id))
     pause_seconds = interval_seconds if interval_seconds < 1.0 else SAFETY_POLL_SECONDS
+    existed: set[str] = set()
     while True:
         with engine.signals.watch(*keys) as waiter:
             final: list[str] = yield Read(lambda store: store.find_final(workflow_ids))
             if final:
                 return final[0]
+            existing: list[str] = yield Read(lambda store: store.find_existing(workflow_ids))
+            if not existing and existed.issuperset(workflow_ids):
+                # All were deleted.
+                raise DBOSNonExistentWorkflowError("target", ", ".join(workflow_ids))
+            existed.update(existing)
             if waiting is not None:
                 waiting.check()
             yield Wait(waiter, engine.clock.now_ms() + int(pause_seconds * 1000))
