@@ -190,11 +190,12 @@ class Watcher(Service):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._last_look_ms = 0
-        # Those that were awaited and existed at the last look that was due.
+        self._last_thorough_look_ms = 0
+        # Those that were awaited and existed at the last thorough look.
         self._seen: set[str] = set()
 
     def look_now(self) -> None:
-        self._last_look_ms = 0
+        self._last_look_ms = self._last_thorough_look_ms = 0
         self.wake()
 
     def run_once(self) -> float:
@@ -215,9 +216,13 @@ class Watcher(Service):
             self._last_look_ms = now_ms
             for workflow_id in engine.store.find_final(awaited):
                 engine.signals.fire("finished", workflow_id)
-            engine.stop_lost(waiting)
-            if due:
+            # Others may commit all the time: what is rare is looked for once per interval.
+            if now_ms - self._last_thorough_look_ms >= interval_ms:
+                self._last_thorough_look_ms = now_ms
+                engine.stop_lost(waiting)
                 self._look_for_deleted(awaited)
+            else:
+                engine.stop_lost(engine.store.find_cancelled(waiting))
         if engine.store.backend == "sqlite":
             return DATA_VERSION_SECONDS
         return max(0.01, (self._last_look_ms + interval_ms - now_ms) / 1000)

@@ -30,9 +30,9 @@ class Waiter:
         self._wake: Callable[[], None] | None = None
         self._lock = threading.RLock()
 
-    def fire(self, value: Any = None) -> None:
+    def fire(self, value: Any = None, *, always: bool = False) -> None:
         with self._lock:
-            if self.fired or (self._unless is not None and self._unless()):
+            if self.fired or (not always and self._unless is not None and self._unless()):
                 return
             self.fired = True
             self.value = value
@@ -121,4 +121,4 @@ class Signals:
             self._closed = True
             waiters = [waiter for found in self._waiters.values() for waiter in found]
         for waiter in waiters:
-            waiter.fire()
+            waiter.fire(always=True)
