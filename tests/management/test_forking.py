@@ -204,6 +204,19 @@ def test_a_fork_takes_the_id_of_its_block_and_refuses_one_in_use(app: type[DBOS]
     assert len(rows(database_url, "SELECT 1 FROM workflow_status")) == count
 
 
+def test_a_fork_meets_what_a_workflow_of_its_id_has_left_behind(app: type[DBOS], database_url: str) -> None:
+    """05 R42: other programs may delete status rows and leave the rest to a sweep. A fork takes no foreign step."""
+    run(declare(), "w", "x")
+    run(declare(), "v", "y")
+    rows(database_url, "DELETE FROM workflow_status WHERE workflow_uuid = 'v'")
+    with SetWorkflowID("v"), pytest.raises(DBOSException, match="refused the fork 'v' of 'w'"):
+        DBOS.fork_workflow("w", 3)
+    assert "workflow_status" not in remains(database_url, "v")
+    DBOS.delete_workflow("v")
+    with SetWorkflowID("v"):
+        assert DBOS.fork_workflow("w", 3).get_result() == "xaxbxc"
+
+
 def test_a_fork_whose_answer_was_lost_finds_itself(app: type[DBOS], database_url: str) -> None:
     """05 R57 in ours: a fork is repeated like everything else."""
     run(declare(), "w", "x")

@@ -6,8 +6,8 @@ that is written together with the change (see `operations.change_plan`). Without
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from ..error import DBOSException
 from ..records import StepCompleted, Verdict
@@ -89,7 +89,7 @@ def fork(host: Host, wanted: Fork, step: StepCompleted | None = None) -> Plan[st
     def change(store: Store) -> Verdict:
         return store.fork_workflow(wanted, host.clock.now_ms(), step)
 
-    accept_change(step, (yield Read(change)))
+    accept_change(step, (yield from _write(change, f"the fork {wanted.workflow_id!r} of {wanted.source_id!r}")))
     host.note_queued([wanted.queue_name])
     host.note_placed(wanted.queue_name, wanted.partition_key is not None)
     return wanted.workflow_id
@@ -128,10 +128,13 @@ def update_attributes(
     def change(store: Store) -> Verdict:
         return store.update_attributes(workflow_id, attributes, host.clock.now_ms(), step, merge=merge)
 
+    accept_change(step, (yield from _write(change, f"the attributes of workflow {workflow_id!r}")))
+
+
+def _write(change: Callable[[Store], Verdict], what: str) -> Plan[Verdict]:
+    """A change of what a caller has given, or of what is stored."""
     try:
-        verdict: Any = yield Read(change)
+        verdict: Verdict = yield Read(change)
     except StoreRefused as error:
-        raise DBOSException(
-            f"The system database refused the attributes of workflow {workflow_id!r}: {error}. Nothing was changed"
-        ) from error
-    accept_change(step, verdict)
+        raise DBOSException(f"The system database refused {what}: {error}. Nothing was changed") from error
+    return verdict
