@@ -54,7 +54,9 @@ Answer = Union[Verdict, ExistingWorkflow, DeduplicationTaken]
 class StepCompleted:
     """One step row. Insert-if-absent, and only while `owner_token` owns the workflow.
 
-    `keep_existing` marks rows that are information only (`DBOS.getResult`): one already there is left as it is.
+    `keep_existing` marks rows that are information only (`DBOS.getResult`): one already there is left as it is. `also`
+    is a second row of the same operation, written in the same transaction: the deadline of a wait that found its value
+    at once.
     """
 
     workflow_id: str
@@ -69,6 +71,7 @@ class StepCompleted:
     application_name: str | None
     child_workflow_id: str | None = None
     keep_existing: bool = False
+    also: StepCompleted | None = None
 
     def row(self) -> dict[str, Any]:
         return {
@@ -87,6 +90,41 @@ class StepCompleted:
 
     def size(self) -> int:
         return 300 + len(self.output or "") + len(self.error or "")
+
+
+@dataclass(slots=True)
+class EventSet:
+    """The value of an event, published by the execution that `owner_token` names.
+
+    In workflow code with its step row: both or none. In step code, `step` is None: `step_id` is that of the step, which
+    has no row yet; a value that it sets again replaces its last one.
+    """
+
+    workflow_id: str
+    owner_token: str
+    step_id: int
+    key: str
+    value: str
+    serialization: str
+    step: StepCompleted | None = None
+
+    def identity(self) -> object:
+        """What one statement can write only once."""
+        return self.workflow_id, self.owner_token, self.step_id, self.key
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "w": self.workflow_id,
+            "t": self.owner_token,
+            "i": self.step_id,
+            "s": self.step is not None,
+            "k": self.key,
+            "v": self.value,
+            "z": self.serialization,
+        }
+
+    def size(self) -> int:
+        return 500 + len(self.key) + len(self.value)
 
 
 @dataclass(slots=True)
@@ -305,4 +343,7 @@ class Bounce:
     step: StepCompleted | None = None
 
 
-Record = Union[StepCompleted, WorkflowStarted, WorkflowFinished]
+# What workflow and step code does to the outside, durable together with its step row.
+Effect = EventSet
+EFFECT_TYPES = (EventSet,)
+Record = Union[StepCompleted, WorkflowStarted, WorkflowFinished, Effect]

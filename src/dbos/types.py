@@ -10,7 +10,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 from urllib.parse import parse_qs, urlencode
 
 INTERNAL_QUEUE_NAME = "_dbos_internal_queue"
@@ -303,6 +303,8 @@ class WorkflowFilter:
     newest_first: bool = False
     limit: int | None = None
     offset: int = 0
+    # The last one of the page before: when it was created (ms), and its id.
+    after: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +313,13 @@ class RateLimit:
 
     limit: int
     period_seconds: float
+
+
+class StoredValue(NamedTuple):
+    """A payload as it is stored, with the name of its format."""
+
+    text: str
+    serialization: str | None
 
 
 @dataclass(frozen=True, slots=True)

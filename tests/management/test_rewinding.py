@@ -164,7 +164,7 @@ def test_a_rewind_whose_answer_was_lost_is_not_done_twice(app: type[DBOS], datab
     rewind = Rewind("w", 2, "0197-token")
     assert store.rewind_workflow(rewind, 1) is Verdict.APPLIED
     assert store.rewind_workflow(rewind, 1) is Verdict.APPLIED
-    state.instance.engine.note_queued(None)
+    state.instance.engine.note_changed()
     assert DBOS.retrieve_workflow("w").get_result() == "xaxbxc"
     steps = step_rows(database_url, "w")
     assert store.rewind_workflow(rewind, 1) is Verdict.APPLIED

@@ -21,10 +21,11 @@ def baselines(name: str) -> tuple[Result, ...]:
 def matching_version(scenario: Scenario, result: Result) -> int | None:
     """The version of the code whose uninterrupted run has the same statuses, outcomes and steps."""
     for version, baseline in enumerate(baselines(scenario.name)):
-        same = (result.statuses, result.outcomes, result.steps) == (
+        same = (result.statuses, result.outcomes, result.steps, result.effects) == (
             baseline.statuses,
             baseline.outcomes,
             baseline.steps,
+            baseline.effects,
         )
         if same:
             return version
@@ -51,7 +52,7 @@ def problems(scenario: Scenario, result: Result) -> list[str]:
 
 def _differences(expected: Result, result: Result) -> list[str]:
     found = []
-    for what in ("statuses", "outcomes", "steps"):
+    for what in ("statuses", "outcomes", "steps", "effects"):
         left, right = getattr(expected, what), getattr(result, what)
         for key in sorted(left.keys() | right.keys(), key=str):
             if left.get(key) != right.get(key):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from dbos.records import Bounce, Record, StepCompleted, WorkflowFinished
+from dbos.records import EFFECT_TYPES, Bounce, Effect, Record, StepCompleted, WorkflowFinished
 from dbos.storage.database import SqlStore
 from dbos.storage.migrate import connect_sqlite, migrate_sqlite
 from dbos.storage.sqlite import SqliteConnections
@@ -42,6 +42,12 @@ WHEN (SELECT status FROM workflow_status AS w WHERE w.workflow_uuid = OLD.workfl
   INSERT INTO violations VALUES ('the output of ' || OLD.workflow_uuid || ' was replaced');
 END;
 """
+
+# What workflows do to the outside: tables and the columns that are compared.
+EFFECTS = (
+    ("workflow_events", "workflow_uuid, key, value, serialization"),
+    ("workflow_events_history", "workflow_uuid, function_id, key, value, serialization"),
+)
 
 
 @cache
@@ -103,8 +109,20 @@ class SimulatedDatabase:
         """Whether what a record says is in the database."""
         if isinstance(record, StepCompleted):
             return self.has_step(record.workflow_id, record.step_id)
+        if isinstance(record, EFFECT_TYPES):
+            return self._holds_effect(record)
         rows = self.rows("SELECT status FROM workflow_status WHERE workflow_uuid = ?", record.workflow_id)
         return bool(rows) and (not isinstance(record, WorkflowFinished) or rows[0][0] == record.status)
+
+    def _holds_effect(self, record: Effect) -> bool:
+        if record.step is not None and not self.has_step(record.workflow_id, record.step_id):
+            return False
+        sql = "SELECT 1 FROM workflow_events_history WHERE workflow_uuid = ? AND function_id = ? AND key = ?"
+        return bool(self.rows(sql, record.workflow_id, record.step_id, record.key))
+
+    def effects(self) -> dict[str, list[tuple[Any, ...]]]:
+        """What workflows have done to the outside."""
+        return {table: self.rows(f"SELECT {columns} FROM {table} ORDER BY {columns}") for table, columns in EFFECTS}
 
     def unfinished(self) -> list[str]:
         sql = "SELECT workflow_uuid FROM workflow_status WHERE status IN ('PENDING', 'ENQUEUED', 'DELAYED')"
@@ -112,7 +130,7 @@ class SimulatedDatabase:
 
     def may_write(self, record: Record) -> bool:
         """Whether the execution behind a record owns its workflow now."""
-        if isinstance(record, (StepCompleted, WorkflowFinished)):
+        if isinstance(record, (StepCompleted, WorkflowFinished, *EFFECT_TYPES)):
             return self.owner(record.workflow_id) == record.owner_token
         if record.parent is None:
             return True
@@ -134,6 +152,13 @@ class SimulatedDatabase:
                 "SELECT * FROM operation_outputs WHERE workflow_uuid = ? AND function_id = ?",
                 record.workflow_id,
                 record.step_id,
+            )
+        if isinstance(record, EFFECT_TYPES):
+            step = self.has_step(record.workflow_id, record.step_id)
+            return step, self.rows(
+                "SELECT * FROM workflow_events_history WHERE workflow_uuid = ? AND key = ?",
+                record.workflow_id,
+                record.key,
             )
         outcome = self.rows(
             "SELECT w.status, w.owner_xid, o.output, o.error FROM workflow_status AS w "

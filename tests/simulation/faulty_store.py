@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dbos.records import Answer, Bounce, Record, StepCompleted, Verdict, WorkflowFinished, WorkflowStarted
+from dbos.records import (
+    EFFECT_TYPES,
+    Answer,
+    Bounce,
+    Record,
+    StepCompleted,
+    Verdict,
+    WorkflowFinished,
+    WorkflowStarted,
+)
 from dbos.storage.store import StoreRefused, StoreUnavailable
 from dbos.types import Fork
 
@@ -200,9 +209,10 @@ def _verdicts(answer: Any) -> tuple[Any, ...]:
 def _stops(record: Record, answer: Answer) -> bool:
     """Whether the answer tells an execution that it lost its workflow. Two answers may not: the same outcome as the
     recorded one, and a child that an earlier try created, which is executed."""
-    return answer is Verdict.FENCED or (answer is Verdict.APPLIED and not isinstance(record, StepCompleted))
+    is_step = isinstance(record, (StepCompleted, *EFFECT_TYPES))
+    return answer is Verdict.FENCED or (answer is Verdict.APPLIED and not is_step)
 
 
 def _target(record: Record) -> tuple[Any, ...]:
     """What a record writes; two executions of one workflow may write the same in one batch."""
-    return type(record), record.workflow_id, getattr(record, "step_id", None)
+    return type(record), record.workflow_id, getattr(record, "step_id", None), getattr(record, "key", None)

@@ -42,7 +42,7 @@ def schedules(*names: str) -> Iterator[tuple[str, Result]]:
 
 def takeovers(*names: str) -> Iterator[tuple[str, Result]]:
     """The runs of two executions, of all scenarios or of some."""
-    for seed in range(4000 if names else 400):
+    for seed in range(4000 if names else 2000):
         if names and SCENARIOS[seed % len(SCENARIOS)].name not in names:
             continue
         scenario, _, result = test_two_executions.run(seed)

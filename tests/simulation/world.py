@@ -81,6 +81,7 @@ class Result:
     statuses: dict[str, str]
     outcomes: dict[str, tuple[Any, ...]]
     steps: dict[tuple[str, int], tuple[Any, ...]]
+    effects: dict[str, list[tuple[Any, ...]]]
     delivered: dict[str, list[tuple[str, str]]]
     points: list[str]
     crashes: int
@@ -334,7 +335,10 @@ class World:
         rows = self.database.rows(
             "SELECT s.workflow_uuid, s.output, n.started_at_epoch_ms FROM operation_outputs AS s "
             "JOIN operation_outputs AS n ON n.workflow_uuid = s.workflow_uuid AND n.function_id = s.function_id + 1 "
-            "WHERE s.function_name = 'DBOS.sleep'"
+            "WHERE s.function_name = 'DBOS.sleep' AND NOT EXISTS ("
+            # The deadline of a wait has the id behind that of the wait.
+            "SELECT 1 FROM operation_outputs AS w WHERE w.workflow_uuid = s.workflow_uuid "
+            "AND w.function_id = s.function_id - 1 AND w.function_name IN ('DBOS.getEvent', 'DBOS.recv'))"
         )
         for workflow_id, wake_at, next_ms in rows:
             planned_ms = float(wake_at) * 1000
@@ -355,6 +359,7 @@ class World:
             statuses,
             {row[0]: row[1:] for row in outputs},
             {(row[0], row[1]): (row[2], row[5]) if row[2] in unstable else row[2:] for row in steps},
+            self.database.effects(),
             self._delivered,
             self.points,
             self.crashes,

@@ -17,7 +17,7 @@ from dbos.storage.database import SqlStore
 from dbos.storage.opening import open_store
 from dbos.storage.sqlite import add_functions
 from tests.databases import fresh_postgres_url, fresh_sqlite_url, path_of
-from tests.storage.making import TABLES, Rows
+from tests.storage.making import EFFECT_TABLES, TABLES, Rows
 
 OpenAnother = Callable[[], SqlStore]
 
@@ -70,7 +70,7 @@ def open_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 @pytest.fixture
 def opened(backend: str, open_backend: Callable[[str], Opened]) -> Opened:
     found = open_backend(backend)
-    for table in (*TABLES, "application_versions"):
+    for table in (*EFFECT_TABLES, *TABLES, "application_versions"):
         found.read(f"DELETE FROM {table}")
     return found
 

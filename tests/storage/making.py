@@ -11,6 +11,8 @@ from dbos.types import INTERNAL_QUEUE_NAME, Claim, ClaimedWorkflow, QueueConfig
 
 LARGEST = 2**63 - 1
 TABLES = ("workflow_status", "workflow_input", "workflow_output", "operation_outputs")
+# Gone with their workflow, where foreign keys are enforced.
+EFFECT_TABLES = ("notifications", "workflow_events", "workflow_events_history", "streams")
 
 
 class Rows(Protocol):

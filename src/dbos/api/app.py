@@ -19,6 +19,7 @@ from . import decorators
 from .bulk import BulkCalls
 from .calls import WorkflowCalls
 from .enqueueing import EnqueueCalls
+from .events import EventCalls
 from .kafka import KafkaCalls
 from .listing import ListingCalls
 from .management import ManagementCalls
@@ -47,6 +48,7 @@ class DBOS(
     QueueCalls,
     KafkaCalls,
     ScheduleCalls,
+    EventCalls,
 ):
     """The durable-workflow application of this process.
 

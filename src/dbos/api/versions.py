@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from ..engine.plans import Plan, Read
-from ..error import DBOSException
-from ..serialization import check_text
-from ..storage.store import Store
+from ..engine.versions import latest_version_plan, list_versions_plan, promote_version_plan
 from ..types import VersionInfo
 from .runtime import current_engine, run
-
-if TYPE_CHECKING:
-    from ..engine.engine import Engine
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,26 +23,16 @@ def _in_thread(function: Callable[P, R]) -> staticmethod[P, Coroutine[Any, Any, 
     return staticmethod(call)
 
 
-def _ask(engine: Engine, query: Callable[[Store], R]) -> R:
-    def plan() -> Plan[R]:
-        answer: R = yield Read(query)
-        return answer
-
-    return run(engine, plan())
-
-
 def _list_application_versions() -> list[VersionInfo]:
     """Own and unowned application versions, newest first."""
     engine = current_engine()
-    return _ask(engine, lambda store: store.list_versions(engine.settings.name))
+    return run(engine, list_versions_plan(engine))
 
 
 def _get_latest_application_version() -> VersionInfo:
     """The version with the highest timestamp; DBOSException when none is registered."""
-    versions = _list_application_versions()
-    if not versions:
-        raise DBOSException("No application versions found")
-    return versions[0]
+    engine = current_engine()
+    return run(engine, latest_version_plan(engine))
 
 
 def _set_latest_application_version(version_name: str, *, application_name: str | None = None) -> None:
@@ -57,13 +41,8 @@ def _set_latest_application_version(version_name: str, *, application_name: str 
     Raises:
         DBOSException: no such version is registered, or another application owns it.
     """
-    check_text(version_name, "application version")
     engine = current_engine()
-    owner = application_name or engine.settings.name
-    now_ms = engine.clock.now_ms()
-    if not _ask(engine, lambda store: store.promote_version(version_name, owner, now_ms)):
-        known = ", ".join(version["version_name"] for version in _list_application_versions()[:10])
-        raise DBOSException(f"Application version {version_name!r} is not registered. Known versions: {known}")
+    run(engine, promote_version_plan(engine, version_name, application_name))
 
 
 class VersionCalls:

@@ -22,7 +22,7 @@ from .steps import accept, record_step
 
 if TYPE_CHECKING:
     from ..types import StepRecord
-    from .engine import Engine
+    from .core import Core
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ def operation_plan(
 Change = Callable[["StepCompleted | None"], Plan[T]]
 
 
-def change_plan(engine: Engine, name: str, change: Change[T], *, step_id: int | None = None) -> Plan[T]:
+def change_plan(engine: Core, name: str, change: Change[T], *, step_id: int | None = None) -> Plan[T]:
     """Carry out `change`; in workflow code as a step, which is written in the transaction of the change.
 
     A value other than None has to be put into the step (`set_output`). What `change` refuses with a DBOSException is
@@ -121,7 +121,7 @@ def change_plan(engine: Engine, name: str, change: Change[T], *, step_id: int | 
         None,
         now_ms,
         now_ms,
-        engine.settings.name,
+        engine.application_name,
     )
     set_output(step, None)
     try:

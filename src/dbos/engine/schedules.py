@@ -16,10 +16,10 @@ from .plans import Plan, Read
 from .scheduler import RUNS_AT_ONCE, make_run, read_context, run_id
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .core import Core
 
 
-def create_plan(engine: Engine, make: Callable[[], Plan[Schedule]]) -> Plan[None]:
+def create_plan(engine: Core, make: Callable[[], Plan[Schedule]]) -> Plan[None]:
     """Insert the schedule that `make` gives; DBOSException when its name is in use."""
 
     def create(step: StepCompleted | None) -> Plan[Verdict]:
@@ -32,7 +32,7 @@ def create_plan(engine: Engine, make: Callable[[], Plan[Schedule]]) -> Plan[None
     yield from _changing(engine, "DBOS.createSchedule", create)
 
 
-def delete_plan(engine: Engine, name: str) -> Plan[None]:
+def delete_plan(engine: Core, name: str) -> Plan[None]:
     def delete(step: StepCompleted | None) -> Plan[Verdict]:
         verdict: Verdict = yield Read(lambda store: store.delete_schedule(name, step))
         return verdict
@@ -40,7 +40,7 @@ def delete_plan(engine: Engine, name: str) -> Plan[None]:
     yield from _changing(engine, "DBOS.deleteSchedule", delete)
 
 
-def set_status_plan(engine: Engine, name: str, status: str) -> Plan[None]:
+def set_status_plan(engine: Core, name: str, status: str) -> Plan[None]:
     def change(step: StepCompleted | None) -> Plan[Verdict]:
         verdict: Verdict = yield Read(lambda store: store.set_schedule_status(name, status, step))
         return verdict
@@ -48,23 +48,23 @@ def set_status_plan(engine: Engine, name: str, status: str) -> Plan[None]:
     yield from _changing(engine, "DBOS.pauseSchedule" if status == "PAUSED" else "DBOS.resumeSchedule", change)
 
 
-def _changing(engine: Engine, step_name: str, change: Callable[[StepCompleted | None], Plan[Verdict]]) -> Plan[None]:
+def _changing(engine: Core, step_name: str, change: Callable[[StepCompleted | None], Plan[Verdict]]) -> Plan[None]:
     def carry_out(step: StepCompleted | None) -> Plan[None]:
         accept_change(step, (yield from change(step)))
-        engine.scheduler.look_now()
+        engine.note_rescheduled()
 
     yield from change_plan(engine, step_name, carry_out)
 
 
-def apply_plan(engine: Engine, schedules: Sequence[Schedule]) -> Plan[None]:
+def apply_plan(engine: Core, schedules: Sequence[Schedule]) -> Plan[None]:
     """Create or replace all of them, or none when another application owns one."""
     foreign: Schedule | None = yield Read(lambda store: store.apply_schedules(schedules))
     if foreign is not None:
-        raise DBOSException(taken(foreign, engine.settings.name))
-    engine.scheduler.look_now()
+        raise DBOSException(taken(foreign, engine.application_name))
+    engine.note_rescheduled()
 
 
-def find_plan(engine: Engine, name: str) -> Plan[WorkflowSchedule | None]:
+def find_plan(engine: Core, name: str) -> Plan[WorkflowSchedule | None]:
     def find() -> Plan[WorkflowSchedule | None]:
         found: Schedule | None = yield Read(lambda store: store.find_schedule(name))
         return None if found is None else describe(engine, found)
@@ -73,7 +73,7 @@ def find_plan(engine: Engine, name: str) -> Plan[WorkflowSchedule | None]:
 
 
 def list_plan(
-    engine: Engine, applications: Sequence[str] | None, wanted: Callable[[Schedule], bool]
+    engine: Core, applications: Sequence[str] | None, wanted: Callable[[Schedule], bool]
 ) -> Plan[list[WorkflowSchedule]]:
     def find() -> Plan[list[WorkflowSchedule]]:
         found: list[Schedule] = yield Read(lambda store: store.list_schedules(applications))
@@ -82,7 +82,7 @@ def list_plan(
     return (yield from operation_plan("DBOS.listSchedules", find()))
 
 
-def trigger_plan(engine: Engine, name: str) -> Plan[str]:
+def trigger_plan(engine: Core, name: str) -> Plan[str]:
     """Enqueue a run now, whatever the times and the status of the schedule; its id."""
     schedule = yield from _existing(name)
     now = datetime.fromtimestamp(engine.clock.now(), timezone.utc)
@@ -92,7 +92,7 @@ def trigger_plan(engine: Engine, name: str) -> Plan[str]:
     return workflow_id
 
 
-def backfill_plan(engine: Engine, name: str, start: datetime, end: datetime) -> Plan[list[str]]:
+def backfill_plan(engine: Core, name: str, start: datetime, end: datetime) -> Plan[list[str]]:
     """Enqueue a run for each tick later than `start` and earlier than `end`, unless it has one; the ids of all."""
     schedule = yield from _existing(name)
     context = read_context(engine, schedule)
@@ -116,9 +116,9 @@ def _existing(name: str) -> Plan[Schedule]:
     return schedule
 
 
-def _write(engine: Engine, runs: Sequence[ScheduledRun]) -> Plan[None]:
+def _write(engine: Core, runs: Sequence[ScheduledRun]) -> Plan[None]:
     yield Read(lambda store: store.fire_schedules(runs, engine.clock.now_ms()))
-    engine.dispatcher.note_queued({run.record.queue.queue_name for run in runs if run.record.queue is not None})
+    engine.note_queued({run.record.queue.queue_name for run in runs if run.record.queue is not None})
 
 
 def taken(known: Schedule, application_name: str | None) -> str:
@@ -132,7 +132,7 @@ def taken(known: Schedule, application_name: str | None) -> str:
     return f"Schedule {known.name!r} exists already. Use DBOS.apply_schedules to replace it, or delete it first"
 
 
-def describe(engine: Engine, schedule: Schedule) -> WorkflowSchedule:
+def describe(engine: Core, schedule: Schedule) -> WorkflowSchedule:
     """What the public calls return."""
     context: Any
     try:
@@ -156,5 +156,5 @@ def describe(engine: Engine, schedule: Schedule) -> WorkflowSchedule:
         shard_key=None,
         overlap=schedule.overlap,
         catch_up=schedule.catch_up,
-        problem=engine.scheduler.problem(schedule),
+        problem=engine.problem_of(schedule),
     )

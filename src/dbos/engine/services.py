@@ -7,28 +7,35 @@ Tests call `run_once` and need no thread. Stopping twice is fine.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..logs import logger
+from ..storage.encoding import PAIR_SEPARATOR
 from ..storage.store import StoreUnavailable
 from .errors import EngineStopped
 
 if TYPE_CHECKING:
+    from .core import Core
     from .engine import Engine
 
-# Waiting workflows whose cancellation by others is looked for per second.
-CANCELLATION_LOOKS_PER_SECOND = 1000
+# An engine, or its core where that is enough.
+E = TypeVar("E", bound="Core")
+
+# Waiters for which what others may have done is looked for per second.
+LOOKS_PER_SECOND = 1000
+# What happens to a pair of workflow and key.
+PAIRED = frozenset({"event", "message", "stream"})
 # How often SQLite is asked whether another process has committed, while somebody waits for that.
 DATA_VERSION_SECONDS = 0.003
 
 
-class Service:
+class Service(Generic[E]):
     """One background loop."""
 
     name = "service"
     interval_seconds = 1.0
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: E) -> None:
         self.engine = engine
         self._wake = threading.Event()
         self._stopping = False
@@ -77,7 +84,7 @@ class Service:
                 self._wake.wait(pause_seconds)
 
 
-class Deadlines(Service):
+class Deadlines(Service["Engine"]):
     """Cancels active workflows whose deadline has passed, of this process and of dead ones."""
 
     name = "deadlines"
@@ -111,7 +118,7 @@ class Deadlines(Service):
         return min(self.interval_seconds, max(0.001, (soonest + 1 - engine.clock.now_ms()) / 1000))
 
 
-class Delays(Service):
+class Delays(Service["Engine"]):
     """Puts delayed workflows that are due onto their queues, of this process and of dead ones."""
 
     name = "delays"
@@ -147,7 +154,7 @@ class Delays(Service):
         return min(self.interval_seconds, max(0.001, (next_ms - engine.clock.now_ms()) / 1000))
 
 
-class Listener(Service):
+class Listener(Service["Core"]):
     """Passes on what other processes announce through the database's notifications."""
 
     name = "listener"
@@ -160,34 +167,38 @@ class Listener(Service):
     def _handle(self, kind: str, workflow_ids: list[str]) -> None:
         engine = self.engine
         if kind == "queued":
-            engine.dispatcher.note_queued(workflow_ids)
+            engine.note_queued(workflow_ids)
         elif kind == "schedules":
-            engine.scheduler.look_now()
+            engine.note_rescheduled()
         elif kind == "cancelled" and workflow_ids:
             engine.note_cancelled(workflow_ids)
         elif kind == "finished" and workflow_ids:
             for workflow_id in workflow_ids:
                 engine.signals.fire("finished", workflow_id)
         elif kind == "freed":
-            engine.dispatcher.note_freed_elsewhere(workflow_ids)
+            engine.note_freed(workflow_ids)
+        elif kind in PAIRED and workflow_ids:
+            for name in workflow_ids:
+                workflow_id, _, key = name.partition(PAIR_SEPARATOR)
+                engine.signals.fire(kind, (workflow_id, key))
         else:
             # Which workflows is unknown: everybody looks again.
             engine.watcher.look_now()
             if kind == "connected":
-                engine.takeover.note_connected()
+                engine.note_connected()
 
 
-class Watcher(Service):
+class Watcher(Service["Core"]):
     """Notices what other processes did to workflows that somebody here waits for.
 
     Runs only while somebody waits. On SQLite it looks at the data version every few milliseconds, also for the
-    dispatcher of a process that serves queues; everywhere it asks once per second for all waiters together, which is
-    the safety net when notifications are missing.
+    dispatcher of a process that serves queues; everywhere it asks once per interval (one second) for all waiters
+    together, which is the safety net when notifications are missing.
     """
 
     name = "watcher"
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Core) -> None:
         super().__init__(engine)
         self._last_look_ms = 0
         self._last_thorough_look_ms = 0
@@ -202,17 +213,21 @@ class Watcher(Service):
         engine = self.engine
         awaited = engine.signals.awaited("finished")
         waiting = engine.signals.awaited("cancelled")
-        serves_queues = engine.store.backend == "sqlite" and engine.dispatcher.serves_queues
-        if not awaited and not waiting and not serves_queues:
+        events = engine.signals.awaited("event")
+        somebody_waits = bool(awaited or waiting or events)
+        serves_queues = engine.store.backend == "sqlite" and engine.serves_queues
+        if not somebody_waits and not serves_queues:
             # Whoever comes to wait calls `wake`.
             return 3600.0
         now_ms = engine.clock.now_ms()
-        interval_ms = 1000.0 * max(1.0, len(waiting) / CANCELLATION_LOOKS_PER_SECOND)
+        interval_ms = 1000.0 * max(
+            engine.settings.notification_polling_interval_seconds, (len(waiting) + len(events)) / LOOKS_PER_SECOND
+        )
         due = now_ms - self._last_look_ms >= interval_ms
         changed = engine.store.check_for_changes()
         if changed and serves_queues:
-            engine.dispatcher.look_now()
-        if (awaited or waiting) and (due or changed):
+            engine.note_changed()
+        if somebody_waits and (due or changed):
             self._last_look_ms = now_ms
             for workflow_id in engine.store.find_final(awaited):
                 engine.signals.fire("finished", workflow_id)
@@ -223,6 +238,8 @@ class Watcher(Service):
                 self._look_for_deleted(awaited)
             else:
                 engine.stop_lost(engine.store.find_cancelled(waiting))
+            for event in engine.store.find_set_events(events) if events else ():
+                engine.signals.fire("event", event)
         if engine.store.backend == "sqlite":
             return DATA_VERSION_SECONDS
         return max(0.01, (self._last_look_ms + interval_ms - now_ms) / 1000)

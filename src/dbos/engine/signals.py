@@ -3,7 +3,8 @@
 Waiting for anything follows four lines: register a waiter, look, sleep until woken or the time is up, look again.
 Registering comes before looking, so nothing that happens in between is missed.
 
-A key is a pair (kind, id): ("finished", workflow_id), ("cancelled", workflow_id), ("queued", queue_name).
+A key is a kind and what it happens to: ("finished", workflow_id), ("cancelled", workflow_id), ("event", (workflow_id,
+key)).
 Whoever makes something happen fires the key after the commit; a value at hand travels along, so that the
 waiter needs no read. `services.Watcher` and `services.Listener` fire keys for what other processes did.
 """
@@ -13,9 +14,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Union
 
-Key = tuple[str, str]
+Subject = Union[str, tuple[str, str]]
+Key = tuple[str, Subject]
 
 
 class Waiter:
@@ -93,13 +95,13 @@ class Signals:
                         if not waiters:
                             del self._waiters[key]
 
-    def fire(self, kind: str, identifier: str, value: Any = None) -> None:
+    def fire(self, kind: str, subject: Subject, value: Any = None) -> None:
         """Wake everybody who waits for the key."""
         # Reading without the lock is safe: who registers later looks after registering.
-        if (kind, identifier) not in self._waiters:
+        if (kind, subject) not in self._waiters:
             return
         with self._lock:
-            waiters = list(self._waiters.get((kind, identifier), ()))
+            waiters = list(self._waiters.get((kind, subject), ()))
         for waiter in waiters:
             waiter.fire(value)
 
@@ -110,8 +112,8 @@ class Signals:
         for waiter in waiters:
             waiter.fire()
 
-    def awaited(self, kind: str) -> list[str]:
-        """The ids somebody waits for."""
+    def awaited(self, kind: str) -> list[Any]:
+        """The subjects of a kind that somebody waits for."""
         with self._lock:
             return [key[1] for key in self._waiters if key[0] == kind]
 

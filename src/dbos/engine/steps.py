@@ -13,7 +13,7 @@ from ..error import (
     DBOSStepTimeoutError,
 )
 from ..logs import logger
-from ..records import StepCompleted, Verdict
+from ..records import Effect, StepCompleted, Verdict
 from ..serialization import explain
 from ..storage.store import StoreFailed
 from ..types import StepRecord, StepStatus
@@ -116,10 +116,10 @@ def step_plan(
     return value
 
 
-def record_step(execution: Execution, record: StepCompleted) -> Plan[None]:
-    """Make a step row durable, or stop this execution."""
+def record_step(execution: Execution, record: StepCompleted, effect: Effect | None = None) -> Plan[None]:
+    """Make a step row durable, with what the step does if it does something, or stop this execution."""
     try:
-        answer = yield Commit(record)
+        answer = yield Commit(effect or record)
     except StoreFailed as error:
         raise ExecutionInterrupted(error) from error
     accept(execution, record.step_id, answer)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..error import DBOSAwaitedWorkflowCancelledError, DBOSException, DBOSNonExistentWorkflowError
 from ..logs import logger
-from ..records import StepCompleted
-from ..serialization import DBOSPortableJSONSerializer
 from ..storage.rows import WorkflowRow, parse_attributes, parse_roles
 from ..types import StepInfo, StepRecord, WorkflowStatus
 from .context import current_context, current_execution
+from .deadlines import LONGEST_WAIT_MS, deadline_row, in_ms, recorded_deadline
 from .execution import Completion, Execution
 from .operations import GET_RESULT, GET_STATUS, misuse, operation_plan, record_operation, recorded_value
 from .plans import Plan, Read, Wait
@@ -19,19 +18,13 @@ from .steps import record_step
 from .workflows import SAFETY_POLL_SECONDS, await_completion, await_outcome, deliver
 
 if TYPE_CHECKING:
-    from .engine import Engine
-
-SLEEP = "DBOS.sleep"
-# The longest a sleeper goes without looking at the clock again: the machine may have been suspended.
-LONGEST_SLEEP_MS = 3_600_000
-
-_portable = DBOSPortableJSONSerializer()
+    from .core import Core
 
 
 # --- sleep
 
 
-def sleep_plan(engine: Engine, seconds: float) -> Plan[None]:
+def sleep_plan(engine: Core, seconds: float) -> Plan[None]:
     """Record the wake-up time, then sleep until then; a replay sleeps what is left of it (04 R402)."""
     if seconds <= 0:
         return
@@ -42,43 +35,27 @@ def sleep_plan(engine: Engine, seconds: float) -> Plan[None]:
     if execution is None:
         raise DBOSException("DBOS.sleep must be called from within a workflow: outside, use time.sleep")
     step_id = execution.draw()
-    record = yield from execution.find_recorded(step_id, SLEEP)
-    if record is not None:
-        wake_at = float(_portable.deserialize(record.output))
-    else:
+    wake_at = yield from recorded_deadline(execution, step_id)
+    if wake_at is None:
         now = engine.clock.now()
         wake_at = now + seconds
         yield from record_step(
-            execution,
-            StepCompleted(
-                execution.workflow_id,
-                execution.owner_token,
-                step_id,
-                SLEEP,
-                _portable.serialize(wake_at),
-                None,
-                _portable.name(),
-                int(now * 1000),
-                int(wake_at * 1000),
-                engine.settings.name,
-            ),
+            execution, deadline_row(execution, step_id, wake_at, int(now * 1000), int(wake_at * 1000))
         )
-    # Rounded up: waking a fraction of a millisecond early would mean one more turn.
-    wake_at_ms = int(wake_at * 1000) + 1
     with engine.signals.watch(("cancelled", execution.workflow_id), unless=execution.goes_on) as waiter:
         while True:
             execution.check()
             now_ms = engine.clock.now_ms()
-            if now_ms >= wake_at_ms or waiter.fired:
+            if now_ms >= in_ms(wake_at) or waiter.fired:
                 return
-            yield Wait(waiter, min(wake_at_ms, now_ms + LONGEST_SLEEP_MS))
+            yield Wait(waiter, min(in_ms(wake_at), now_ms + LONGEST_WAIT_MS))
 
 
 # --- results
 
 
 def handle_result_plan(
-    engine: Engine,
+    engine: Core,
     workflow_id: str,
     completion: Completion | None,
     interval_seconds: float,
@@ -119,7 +96,7 @@ def handle_result_plan(
 
 
 def _result(
-    engine: Engine,
+    engine: Core,
     workflow_id: str,
     completion: Completion | None,
     interval_seconds: float,
@@ -139,20 +116,29 @@ def _result(
     return deliver(engine, outcome)
 
 
-def result_plan(engine: Engine, workflow_id: str) -> Plan[Any]:
+def awaited_result_plan(
+    engine: Core, workflow_id: str, interval_seconds: float, timeout_seconds: float | None
+) -> Plan[Any]:
+    """The result of a workflow, outside of workflow code; TimeoutError if it does not come in time."""
+    until_ms = None if timeout_seconds is None else engine.clock.now_ms() + int(timeout_seconds * 1000)
+    outcome = yield from await_outcome(engine, workflow_id, interval_seconds=interval_seconds, until_ms=until_ms)
+    return deliver(engine, outcome)
+
+
+def result_plan(engine: Core, workflow_id: str) -> Plan[Any]:
     """`DBOS.get_result`: in workflow code recorded as one step and read back on replay."""
     inner = _result(engine, workflow_id, None, 1.0, current_execution())
     return (yield from operation_plan(GET_RESULT, inner))
 
 
-def wait_first_plan(engine: Engine, workflow_ids: Sequence[str], interval_seconds: float) -> Plan[str]:
+def wait_first_plan(engine: Core, workflow_ids: Sequence[str], interval_seconds: float) -> Plan[str]:
     """The id of one of the workflows that has ended; in workflow code the winner is recorded."""
     inner = _first_final(engine, workflow_ids, interval_seconds, current_execution())
     return (yield from operation_plan("DBOS.waitFirst", inner))
 
 
 def _first_final(
-    engine: Engine, workflow_ids: Sequence[str], interval_seconds: float, waiting: Execution | None
+    engine: Core, workflow_ids: Sequence[str], interval_seconds: float, waiting: Execution | None
 ) -> Plan[str]:
     keys = [("finished", workflow_id) for workflow_id in workflow_ids]
     if waiting is not None:
@@ -179,12 +165,12 @@ def _first_final(
 # --- status and steps
 
 
-def status_plan(engine: Engine, workflow_id: str, *, step_id: int | None = None) -> Plan[WorkflowStatus | None]:
+def status_plan(engine: Core, workflow_id: str, *, step_id: int | None = None) -> Plan[WorkflowStatus | None]:
     """The status of a workflow with its payloads, or None; in workflow code recorded as `DBOS.getStatus`."""
     return (yield from operation_plan(GET_STATUS, _status(engine, workflow_id), step_id=step_id))
 
 
-def existing_status_plan(engine: Engine, workflow_id: str, *, step_id: int | None = None) -> Plan[WorkflowStatus]:
+def existing_status_plan(engine: Core, workflow_id: str, *, step_id: int | None = None) -> Plan[WorkflowStatus]:
     """As `status_plan`, but a missing workflow is an error; what is recorded is the None (02 R94)."""
     status = yield from status_plan(engine, workflow_id, step_id=step_id)
     if status is None:
@@ -192,13 +178,13 @@ def existing_status_plan(engine: Engine, workflow_id: str, *, step_id: int | Non
     return status
 
 
-def _status(engine: Engine, workflow_id: str) -> Plan[WorkflowStatus | None]:
+def _status(engine: Core, workflow_id: str) -> Plan[WorkflowStatus | None]:
     row: WorkflowRow | None = yield Read(lambda store: store.get_workflow(workflow_id))
     return None if row is None else to_status(engine, row)
 
 
 def steps_plan(
-    engine: Engine, workflow_id: str, load_output: bool, limit: int | None, offset: int | None
+    engine: Core, workflow_id: str, load_output: bool, limit: int | None, offset: int | None
 ) -> Plan[list[StepInfo]]:
     """The recorded steps of a workflow, by step id."""
     inner = _steps(engine, workflow_id, load_output, limit, offset)
@@ -206,7 +192,7 @@ def steps_plan(
 
 
 def _steps(
-    engine: Engine, workflow_id: str, load_output: bool, limit: int | None, offset: int | None
+    engine: Core, workflow_id: str, load_output: bool, limit: int | None, offset: int | None
 ) -> Plan[list[StepInfo]]:
     found: list[StepRecord] = yield Read(
         lambda store: store.list_steps(
@@ -220,7 +206,7 @@ def _steps(
     return [to_step_info(engine, workflow_id, record) for record in found]
 
 
-def to_status(engine: Engine, row: WorkflowRow) -> WorkflowStatus:
+def to_status(engine: Core, row: WorkflowRow) -> WorkflowStatus:
     """A row as the public record; a payload that cannot be read back is its stored text."""
     payloads = engine.payloads
     status = WorkflowStatus()
@@ -284,12 +270,12 @@ def tolerantly(workflow_id: str, text: str, decode: Callable[[str], Any]) -> Any
         return text
 
 
-def _arguments(engine: Engine, text: str, format_name: str | None) -> dict[str, Any]:
+def _arguments(engine: Core, text: str, format_name: str | None) -> dict[str, Any]:
     args, kwargs = engine.payloads.decode_arguments(text, format_name)
     return {"args": args, "kwargs": kwargs}
 
 
-def to_step_info(engine: Engine, workflow_id: str, record: StepRecord) -> StepInfo:
+def to_step_info(engine: Core, workflow_id: str, record: StepRecord) -> StepInfo:
     payloads = engine.payloads
     output, error = None, None
     if record.output is not None:

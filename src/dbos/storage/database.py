@@ -6,15 +6,18 @@ once. The statements of the two backends differ only where the databases do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 from ..error import DBOSException
 from ..ids import new_id
 from ..records import (
+    EFFECT_TYPES,
     Answer,
     DeduplicationTaken,
+    Effect,
+    EventSet,
     ExistingWorkflow,
     Record,
     StepCompleted,
@@ -25,10 +28,12 @@ from ..records import (
 from ..types import INTERNAL_QUEUE_NAME, StepRecord, VersionInfo, WorkflowFilter, WorkflowOutcome
 from .bulk import BulkOperations, Transaction
 from .debouncing import DebounceOperations
-from .encoding import Row, encode_json
+from .encoding import Row, encode_json, pair
+from .events import EventOperations
 from .listing import ALL, listing
 from .management import ManagementOperations, chunks
 from .queues import QueueOperations
+from .renaming import RenameOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version, verdict_on_step
 from .schedules import ScheduleOperations
 from .store import StoreUnavailable
@@ -37,25 +42,42 @@ from .store import StoreUnavailable
 class Work(NamedTuple):
     """A statement of a batch: for each of `rows` (see `records`) it changes `changes` rows of the database.
 
-    `lone` is the statement for a single row, where there is one (see `sql/<backend>/lone.sql`).
+    `lone` is the statement for a single row, where there is one (see `sql/<backend>/lone.sql`). `is_effect` tells that
+    it is about what steps do, not about their rows, and takes no time.
     """
 
     name: str
+    records: Sequence[Record]
     rows: list[dict[str, Any]]
     changes: int
     lone: str | None = None
+    is_effect: bool = False
 
 
-# Statements for a batch of one record (see `sql/<backend>/lone.sql`): the name, and how many rows it changes.
-LONE: dict[type[Record], tuple[str, int]] = {
-    StepCompleted: ("record_step", 1),
-    WorkflowStarted: ("start_workflow", 2),
-    WorkflowFinished: ("finish_workflow", 2),
+# Statements for effects: of a batch, for a single one, and how many rows they change on SQLite.
+EFFECTS: dict[type[Effect], tuple[str, str, int]] = {
+    EventSet: ("set_events", "set_event", 2),
 }
 
 
+# Statements for a batch of one record (see `sql/<backend>/lone.sql`), and how many rows they change.
+LONE = {"record_step": 1, "start_workflow": 2, "enqueue_workflow": 2, "finish_workflow": 2}
+
+
+def lone_statement(record: Record) -> tuple[str, int] | None:
+    """The statement for a record that is alone, where there is one."""
+    name: str | None = None
+    if type(record) is StepCompleted:
+        name = "record_step" if record.also is None else None
+    elif type(record) is WorkflowFinished:
+        name = "finish_workflow"
+    elif type(record) is WorkflowStarted and record.parent is None:
+        name = "start_workflow" if record.queue is None else "enqueue_workflow"
+    return None if name is None else (name, LONE[name])
+
+
 # What other processes may wait for: "finished" workflows by id, "queued" ones and places that are "freed" by the name
-# of their queue.
+# of their queue, "event"s by a pair of workflow and key.
 News = Mapping[str, Sequence[str]]
 NOTHING_NEW: News = {}
 
@@ -65,11 +87,14 @@ class Connections(Protocol):
 
     backend: str
     commits_in_parallel: bool
+    # Whether what a step does is written before its row, and looks whether that is there already. Else the row comes
+    # first, and tells by itself which transaction wrote it.
+    effects_first: bool
 
-    def commit(self, work: Sequence[Work], now_ms: int, news: News) -> Collection[str]:
+    def commit(self, work: Sequence[Work], now_ms: int, news: News) -> Sequence[bool]:
         """Run the statements in one transaction of the journal's connection.
 
-        Returns the names of those that wrote every row they were meant to. Other processes are told the `news`.
+        Returns for each whether it wrote every row it was meant to. Other processes are told the `news`.
         """
         ...
 
@@ -100,6 +125,10 @@ class Connections(Protocol):
         """Several statements outside the journal's connection that are committed together; an exception rolls back."""
         ...
 
+    def adopt(self, connection: Any) -> Transaction:
+        """The same in a transaction of the caller, on a SQLAlchemy connection to this database."""
+        ...
+
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
         """Tell other processes that something happened to workflows, where the backend can."""
         ...
@@ -119,7 +148,15 @@ class Connections(Protocol):
     def close(self) -> None: ...
 
 
-class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOperations, ManagementOperations):
+class SqlStore(
+    QueueOperations,
+    BulkOperations,
+    ScheduleOperations,
+    DebounceOperations,
+    EventOperations,
+    RenameOperations,
+    ManagementOperations,
+):
     """The store contract (see `store.Store`) over named SQL statements."""
 
     def __init__(self, connections: Connections) -> None:
@@ -135,68 +172,31 @@ class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOper
         return self._commit_batch(records) if records else []
 
     def _commit_lone(self, record: Record) -> Answer:
-        news = NOTHING_NEW
-        if type(record) is WorkflowFinished:
-            news = {"finished": (record.workflow_id,)}
-            if record.freed_queue is not None:
-                news = {**news, "freed": (record.freed_queue,)}
-        elif type(record) is WorkflowStarted and (record.parent is not None or record.queue is not None):
+        statement = lone_statement(record)
+        if statement is None:
             return self._commit_batch([record])[0]
-        name, changes = LONE[type(record)]
+        name, changes = statement
         parameters = (*record.row().values(), self._db.now_ms())
+        news = NOTHING_NEW if type(record) is StepCompleted else news_of([record])
         if self._db.commit_lone(name, parameters, changes, news):
             return Verdict.APPLIED
         return self._find_answer(record)
 
     def _commit_batch(self, records: Sequence[Record]) -> list[Answer]:
-        roots: list[WorkflowStarted] = []
-        children: list[WorkflowStarted] = []
-        steps: list[StepCompleted] = []
-        finishes: list[WorkflowFinished] = []
-        for record in records:
-            if type(record) is StepCompleted:
-                steps.append(record)
-            elif type(record) is WorkflowFinished:
-                finishes.append(record)
-            elif type(record) is WorkflowStarted:
-                (roots if record.parent is None else children).append(record)
-        work: list[Work] = []
-        if roots:
-            # The statement for a single row knows nothing of queues.
-            lone = "start_workflow" if all(record.queue is None for record in roots) else None
-            work.append(Work("start_workflows", [record.row() for record in roots], 2, lone))
-        if children:
-            rows = [record.row() for record in children]
-            work.append(Work("start_children", rows, 2))
-            work.append(Work("record_child_starts", rows, 1))
-        if steps:
-            work.append(Work("record_steps", [record.row() for record in steps], 1, "record_step"))
-        # Of several outcomes of one execution the first counts; a statement that saw both would mix them. Those of
-        # different executions stay: only the one whose token owns the workflow is written.
-        outcomes = {(record.workflow_id, record.owner_token): record for record in reversed(finishes)}
-        if outcomes:
-            work.append(Work("finish_workflows", [record.row() for record in outcomes.values()], 2, "finish_workflow"))
-        news: dict[str, Sequence[str]] = {}
-        if outcomes:
-            news["finished"] = [workflow_id for workflow_id, _ in outcomes]
-            freed = {record.freed_queue for record in outcomes.values() if record.freed_queue is not None}
-            if freed:
-                news["freed"] = sorted(freed)
-        queues = {r.queue.queue_name for r in (*roots, *children) if r.queue is not None and r.status == "ENQUEUED"}
-        if queues:
-            news["queued"] = sorted(queues)
-        complete = self._db.commit(work, self._db.now_ms(), news)
-        if len(complete) == len(work) and len(outcomes) == len(finishes):
-            return [Verdict.APPLIED] * len(records)
-        applied = set(complete) if len(outcomes) == len(finishes) else set(complete) - {"finish_workflows"}
-        return [
-            Verdict.APPLIED if _statements_of(record) <= applied else self._find_answer(record) for record in records
-        ]
+        work = work_of(records, effects_first=self._db.effects_first)
+        complete = self._db.commit(work, self._db.now_ms(), news_of(records))
+        done = {id(record) for item in work for record in item.records}
+        for item, is_complete in zip(work, complete):
+            if not is_complete:
+                done.difference_update([id(record) for record in item.records])
+        return [Verdict.APPLIED if id(record) in done else self._find_answer(record) for record in records]
 
     def _find_answer(self, record: Record) -> Answer:
         """What became of one record of a batch in which not every row was written."""
         if isinstance(record, StepCompleted):
             return self._answer_to_step(record)
+        if isinstance(record, EFFECT_TYPES):
+            return self._answer_to_effect(record)
         if isinstance(record, WorkflowFinished):
             outcome = self.find_outcomes([record.workflow_id]).get(record.workflow_id)
             mine = (record.status, record.output, record.error)
@@ -209,6 +209,14 @@ class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOper
         if verdict is None:
             raise StoreUnavailable(f"step {record.step_id} of workflow {record.workflow_id} was not written yet")
         return verdict
+
+    def _answer_to_effect(self, record: Effect) -> Answer:
+        if record.step is not None:
+            return self._answer_to_step(record.step)
+        # The statement asks for nothing but the ownership, which is never regained: whoever owns the workflow now owned
+        # it then.
+        rows = self._db.read("find_step", (record.workflow_id, record.step_id))
+        return Verdict.APPLIED if rows and rows[0][0] == record.owner_token else Verdict.FENCED
 
     def _recorded(
         self,
@@ -381,7 +389,7 @@ class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOper
         self._db.write("insert_version", (new_id(), version_name, now_ms, application_name))
         self._check_version_owner(version_name, application_name)
 
-    def list_versions(self, application_name: str, limit: int | None = None) -> list[VersionInfo]:
+    def list_versions(self, application_name: str | None, limit: int | None = None) -> list[VersionInfo]:
         size = ALL if limit is None else limit
         return [to_version(row) for row in self._db.read("list_versions", (application_name, size))]
 
@@ -417,12 +425,69 @@ class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOper
         self._db.close()
 
 
-def _statements_of(record: Record) -> frozenset[str]:
-    """The statements that must all have been complete for the record to be applied without a closer look."""
-    if isinstance(record, WorkflowStarted):
-        if record.parent is None:
-            return frozenset({"start_workflows"})
-        return frozenset({"start_children", "record_child_starts"})
-    if isinstance(record, WorkflowFinished):
-        return frozenset({"finish_workflows"})
-    return frozenset({"record_steps"})
+def work_of(records: Sequence[Record], *, effects_first: bool) -> list[Work]:
+    """The statements for a batch, in the order in which they run."""
+    roots: list[Record] = []
+    children: list[Record] = []
+    steps: list[Record] = []
+    step_rows: list[dict[str, Any]] = []
+    effects: dict[type[Effect], list[Effect]] = {}
+    finishes: dict[tuple[str, str], WorkflowFinished] = {}
+    queued = 0
+    for record in records:
+        step: StepCompleted | None = None
+        if type(record) is StepCompleted:
+            step = record
+        elif type(record) is WorkflowFinished:
+            # Of several outcomes of one execution the first counts; a statement that saw both would mix them. Those of
+            # different executions stay: only the one whose token owns the workflow is written.
+            finishes.setdefault((record.workflow_id, record.owner_token), record)
+        elif type(record) is WorkflowStarted:
+            (roots if record.parent is None else children).append(record)
+            queued += record.parent is None and record.queue is not None
+        elif isinstance(record, EFFECT_TYPES):
+            effects.setdefault(type(record), []).append(record)
+            step = record.step
+        while step is not None:
+            steps.append(record)
+            step_rows.append(step.row())
+            step = step.also
+    work: list[Work] = []
+    if roots:
+        rows = [record.row() for record in roots]
+        # The statements for a single row differ.
+        lone = "start_workflow" if queued == 0 else "enqueue_workflow" if queued == len(roots) else None
+        work.append(Work("start_workflows", roots, rows, 2, lone))
+    if children:
+        rows = [record.row() for record in children]
+        work.append(Work("start_children", children, rows, 2))
+        work.append(Work("record_child_starts", children, rows, 1))
+    if steps and not effects_first:
+        work.append(Work("record_steps", steps, step_rows, 1, "record_step"))
+    for kind, found in effects.items():
+        name, lone, changes = EFFECTS[kind]
+        # One statement writes nothing twice; the last one counts.
+        rows = list({record.identity(): record.row() for record in found}.values())
+        work.append(Work(name, found, rows, changes, lone, is_effect=True))
+    if steps and effects_first:
+        work.append(Work("record_steps", steps, step_rows, 1, "record_step"))
+    if finishes:
+        outcomes = list(finishes.values())
+        work.append(Work("finish_workflows", outcomes, [r.row() for r in outcomes], 2, "finish_workflow"))
+    return work
+
+
+def news_of(records: Sequence[Record]) -> News:
+    """What other processes may wait for in a batch."""
+    news: dict[str, list[str]] = {}
+    for record in records:
+        if type(record) is WorkflowFinished:
+            news.setdefault("finished", []).append(record.workflow_id)
+            if record.freed_queue is not None:
+                news.setdefault("freed", []).append(record.freed_queue)
+        elif type(record) is WorkflowStarted:
+            if record.queue is not None and record.status == "ENQUEUED":
+                news.setdefault("queued", []).append(record.queue.queue_name)
+        elif type(record) is EventSet:
+            news.setdefault("event", []).append(pair(record.workflow_id, record.key))
+    return {kind: list(dict.fromkeys(names)) for kind, names in news.items()}

@@ -26,3 +26,10 @@ def encode_rows(rows: Sequence[dict[str, Any]]) -> str:
 
 
 NUL_FOUND = "a text contains a NUL character, which databases cannot store"
+
+# News for other processes name a workflow and a key of it by one text. It is a hint only, should either contain this.
+PAIR_SEPARATOR = "\x1e"
+
+
+def pair(workflow_id: str, key: str) -> str:
+    return f"{workflow_id}{PAIR_SEPARATOR}{key}"

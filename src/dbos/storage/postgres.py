@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -25,20 +25,38 @@ from typing import TYPE_CHECKING, Any
 from ..error import DBOSQueryTimeoutError
 from ..ids import process_key
 from .bulk import RowExists, Transaction
+from .caller_transaction import CallerTransaction, check_dialect
 from .database import News, Work
-from .encoding import Row, encode_rows
+from .encoding import PAIR_SEPARATOR, Row, encode_rows
 from .libpq import JournalSession
 from .listing import choose_lines
 from .sql_files import load_statements
-from .store import StoreFailed, StoreRefused, StoreUnavailable
+from .store import StoreFailed, StoreRefused, StoreUnavailable, StoreUnreachable
 
 if TYPE_CHECKING:
     import psycopg
     import psycopg_pool
 
 SIGNAL_CHANNEL = "dbos_signals_channel"
+# Channels of other implementations and releases (04 section 9.1), each with one notification for a pair of workflow and
+# key. The first has a trigger of its own in the schema.
+PAIR_CHANNELS = {
+    "dbos_notifications_channel": "message",
+    "dbos_workflow_events_channel": "event",
+    "dbos_streams_channel": "stream",
+}
+CHANNELS_OF_OTHERS = {"event": "dbos_workflow_events_channel", "stream": "dbos_streams_channel"}
 # Shared by every process that listens to the channel: the first 8 bytes of SHA-256 over its name, as a signed number.
 LISTENERS_LOCK = int.from_bytes(hashlib.sha256(SIGNAL_CHANNEL.encode()).digest()[:8], "big", signed=True)
+# How many processes hold it, and how many sessions listen and do nothing else, as those of other implementations do.
+LISTENERS_QUERY = """
+SELECT (SELECT count(*) FROM pg_catalog.pg_locks
+        WHERE locktype = 'advisory' AND granted
+          AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+          AND classid = ($1::int8 >> 32)::int4::oid AND objid = ($1::int8 & 4294967295)::oid),
+       (SELECT count(*) FROM pg_catalog.pg_stat_activity
+        WHERE datname = current_database() AND query ILIKE 'LISTEN%')
+"""
 # How often a process looks whether it is the only one that listens; who joins says so at once.
 LISTENERS_LOOK_SECONDS = 5.0
 # Of the connection whose locks tell that this process is alive: when its machine is gone, the server notices after some
@@ -109,6 +127,7 @@ class PostgresConnections:
 
     backend = "postgres"
     commits_in_parallel = True
+    effects_first = False
 
     def __init__(
         self,
@@ -120,6 +139,7 @@ class PostgresConnections:
         pool_timeout_seconds: float = 30.0,
         idle_transaction_timeout_seconds: float = 60.0,
         notify: bool = True,
+        announce_unasked: bool = False,
         connection_class: type[psycopg.Connection[Any]] | None = None,
     ) -> None:
         import psycopg
@@ -139,7 +159,10 @@ class PostgresConnections:
         self._notify = notify
         self._lanes = (Lane(), Lane())
         self._claim_lane = Lane()
-        self._others_listen = False
+        # Without an own listener there is nobody to find out.
+        self._others_listen = announce_unasked
+        # Whether programs of other implementations listen.
+        self._strangers_listen = False
         self._is_shared = False
         # The lock that tells others that this process is alive.
         self._process_key: int | None = None
@@ -169,18 +192,19 @@ class PostgresConnections:
         self._configure(connection)
         return connection
 
-    def commit(self, work: Sequence[Work], now_ms: int, news: News) -> Collection[str]:
+    def commit(self, work: Sequence[Work], now_ms: int, news: News) -> Sequence[bool]:
         statements: list[tuple[str, Row]] = []
         ends = []
         for item in work:
+            time = () if item.is_effect else (now_ms,)
             if item.lone is not None and len(item.rows) <= FEW_RECORDS:
-                statements += [(item.lone, (*row.values(), now_ms)) for row in item.rows]
+                statements += [(item.lone, (*row.values(), *time)) for row in item.rows]
             else:
-                statements.append((item.name, (encode_rows(item.rows), now_ms)))
+                statements.append((item.name, (encode_rows(item.rows), *time)))
             ends.append(len(statements))
         counts = self._commit(statements, news)
         begins = [0, *ends]
-        return [item.name for item, begin, end in zip(work, begins, ends) if sum(counts[begin:end]) == len(item.rows)]
+        return [sum(counts[begin:end]) == len(item.rows) for item, begin, end in zip(work, begins, ends)]
 
     def commit_lone(self, name: str, parameters: Row, changes: int, news: News) -> bool:
         return self._commit([(name, parameters)], news)[0] == 1
@@ -188,7 +212,14 @@ class PostgresConnections:
     def _commit(self, statements: list[tuple[str, Row]], news: News) -> list[int]:
         """Run the statements in a transaction, with the news for other processes; the rows each has written."""
         if news and self._others_listen:
-            statements += [("notify", (SIGNAL_CHANNEL, _payload(kind, ids))) for kind, ids in news.items()]
+            statements.append(("notify", (SIGNAL_CHANNEL, payload_of(news))))
+        if news and self._strangers_listen:
+            statements += [
+                ("notify", (channel, name.replace(PAIR_SEPARATOR, "::")))
+                for kind, channel in CHANNELS_OF_OTHERS.items()
+                for name in news.get(kind, ())
+                if len(name.encode("utf-8", "replace")) <= MAX_NOTIFICATION_BYTES
+            ]
         with self._free_lane() as lane, self._session(lane) as session:
             if len(statements) == 1:
                 return [session.execute(*statements[0])]
@@ -271,9 +302,18 @@ class PostgresConnections:
                 raise
             raise trouble from error
 
+    def adopt(self, connection: Any) -> Transaction:
+        check_dialect(connection, "postgresql")
+        statements = {name: (text,) for name, text in self._statements.items()}
+
+        def announce(transaction: Transaction, kind: str, names: Sequence[str]) -> None:
+            transaction.read("notify", (SIGNAL_CHANNEL, payload_of({kind: names})))
+
+        return CallerTransaction(connection, statements, None, announce)
+
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
         if self._others_listen:
-            self.write("notify", (SIGNAL_CHANNEL, _payload(kind, workflow_ids)))
+            self.write("notify", (SIGNAL_CHANNEL, payload_of({kind: workflow_ids})))
 
     @property
     def others_listen(self) -> bool:
@@ -307,7 +347,8 @@ class PostgresConnections:
         _presences.add(connection)
         try:
             connection.execute(PRESENCE_SETTINGS.encode())
-            connection.execute(f"LISTEN {SIGNAL_CHANNEL}".encode())
+            for channel in (SIGNAL_CHANNEL, *PAIR_CHANNELS):
+                connection.execute(f"LISTEN {channel}".encode())
             # Who listens holds this lock together with all others who do, so each can see whether it is alone.
             keys = [LISTENERS_LOCK] if self._process_key is None else [LISTENERS_LOCK, self._process_key]
             for key in keys:
@@ -354,7 +395,8 @@ class PostgresConnections:
                         look = True
                         self._is_shared |= notification.pid != own
                     elif notification.pid != own and all(notification.pid != lane.pid for lane in self._lanes):
-                        handle(*parse_payload(notification.payload))
+                        for kind, names in parse_notification(notification.channel, notification.payload):
+                            handle(kind, names)
                 if look or time.monotonic() - looked_at >= LISTENERS_LOOK_SECONDS:
                     self._look_for_listeners(connection)
                     looked_at = time.monotonic()
@@ -364,13 +406,9 @@ class PostgresConnections:
 
     def _look_for_listeners(self, connection: psycopg.Connection[Any]) -> None:
         """Announcing costs every commit something, so it is done only while another process listens."""
-        query = (
-            "SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted "
-            "AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) "
-            "AND classid = ($1::int8 >> 32)::int4::oid AND objid = ($1::int8 & 4294967295)::oid"
-        )
-        row = connection.execute(query, (LISTENERS_LOCK,)).fetchone()
-        self._others_listen = row is None or row[0] > 1
+        row = connection.execute(LISTENERS_QUERY.encode(), (LISTENERS_LOCK,)).fetchone()
+        assert row is not None
+        self._others_listen, self._strangers_listen = row[0] > 1, row[1] > 0
         self._is_shared |= self._others_listen
 
     def close(self) -> None:
@@ -451,7 +489,7 @@ class PostgresTransaction:
 
     def announce(self, kind: str, names: Sequence[str]) -> None:
         if self._connections.others_listen:
-            self.read("notify", (SIGNAL_CHANNEL, _payload(kind, names)))
+            self.read("notify", (SIGNAL_CHANNEL, payload_of({kind: names})))
 
 
 # What COPY takes for something else, in its text format.
@@ -487,38 +525,45 @@ def translate(error: Exception) -> Exception:
     if isinstance(error, (StoreUnavailable, StoreFailed, StoreRefused)):
         return error
     if isinstance(error, (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed, psycopg_pool.TooManyRequests)):
-        return StoreUnavailable(str(error))
+        return StoreUnreachable(str(error))
     if not isinstance(error, psycopg.Error):
         if isinstance(error, (UnicodeEncodeError, OverflowError)):
             return StoreRefused(str(error))
         return error
     code = error.sqlstate or ""
     text = str(error).strip()
-    if code[:2] in ("08", "53") or code in ("25P03", "40001", "40P01", "55P03"):
+    if code in ("25P03", "40001", "40P01", "55P03"):
         return StoreUnavailable(text)
-    if code[:2] == "57" and code != "57014":
-        return StoreUnavailable(text)
+    if code[:2] in ("08", "53") or (code[:2] == "57" and code != "57014"):
+        return StoreUnreachable(text)
     if code[:2] in ("22", "23", "54"):
         return StoreRefused(text)
     # A plain DatabaseError without code comes from the client library: the connection broke while it read a result.
     lost = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) or type(error) is psycopg.DatabaseError
     if not code and lost:
-        return StoreUnavailable(text)
+        return StoreUnreachable(text)
     if isinstance(error, psycopg.DataError):
         return StoreRefused(text)
     return StoreFailed(f"The system database refused a statement: {text} (SQLSTATE {code or 'unknown'}).")
 
 
-def _payload(kind: str, workflow_ids: Sequence[str]) -> str:
-    """`<kind>` and the ids, separated by characters that no id is split by; without ids when they are too long."""
-    text = "\x1f".join([kind, *workflow_ids])
-    return text if len(text.encode("utf-8", "replace")) <= MAX_NOTIFICATION_BYTES else kind
+def payload_of(news: News) -> str:
+    """The kinds with their names, between characters that no id is split by; without names when they are too long."""
+    text = "\x1d".join("\x1f".join([kind, *names]) for kind, names in news.items())
+    return text if len(text.encode("utf-8", "replace")) <= MAX_NOTIFICATION_BYTES else "\x1d".join(news)
 
 
-def parse_payload(text: str) -> tuple[str, list[str]]:
-    """The reverse of `_payload`: no ids means that any workflow may be meant."""
-    kind, *workflow_ids = text.split("\x1f")
-    return kind, workflow_ids
+def parse_notification(channel: str, payload: str) -> Iterator[tuple[str, list[str]]]:
+    """The reverse: each kind with its names; none means that anybody may be meant."""
+    kind = PAIR_CHANNELS.get(channel)
+    if kind is None:
+        for text in payload.split("\x1d"):
+            kind, *names = text.split("\x1f")
+            yield kind, names
+    else:
+        # Ids and keys may contain the separator: whoever is meant is among those that can be.
+        parts = payload.split("::")
+        yield kind, ["::".join(parts[:i]) + PAIR_SEPARATOR + "::".join(parts[i:]) for i in range(1, len(parts))]
 
 
 def _mentions_idle_timeout(conninfo: str, connect_kwargs: Mapping[str, Any]) -> bool:

@@ -13,13 +13,14 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 from ..logs import logger
 from .bulk import RowExists, Transaction
+from .caller_transaction import CallerTransaction, check_dialect
 from .database import News, Work
 from .encoding import NUL_FOUND, Row, encode_rows
 from .listing import choose_lines, json_contains
@@ -27,6 +28,7 @@ from .lock_file import Presence
 from .management import json_merge
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
+from .write_lock import held_by_this_process
 
 # The write-ahead log is copied back into the file after so many pages (of 4 KiB) and then written anew from its
 # start. More make the copies rarer, and the pause of the commit that makes one longer.
@@ -51,6 +53,7 @@ class SqliteConnections:
 
     backend = "sqlite"
     commits_in_parallel = False  # a file has one writer
+    effects_first = True
 
     def __init__(self, path: str, writer: sqlite3.Connection, connect: Callable[[], sqlite3.Connection]) -> None:
         self._path = path
@@ -75,6 +78,9 @@ class SqliteConnections:
         # Whether another process has written to the file since this one opened it.
         self._has_company = False
         self._closed = False
+        # Whether the write lock is waited for again and again also when this process itself has it. An application
+        # must not give up its workflows for that; who calls a client is told.
+        self.may_wait_for_itself = True
         # A private memory database lives and dies with its one connection, which then also reads.
         self._shared = path == ":memory:" or "mode=memory" in path
         add_functions(writer)
@@ -82,7 +88,7 @@ class SqliteConnections:
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def commit(self, work: Sequence[Work], now_ms: int, news: News) -> Collection[str]:
+    def commit(self, work: Sequence[Work], now_ms: int, news: News) -> Sequence[bool]:
         names = tuple([item.name for item in work])
         parameters = (*(encode_rows(item.rows) for item in work), now_ms)
         statement = self._commit_statements.get(names)
@@ -91,7 +97,7 @@ class SqliteConnections:
             places = [(f"NEW.p{i}", f"NEW.p{len(work)}") for i in range(len(work))]
             statement = self._make_commit_statement(names, places, len(parameters))
         expected = sum(len(item.rows) * item.changes for item in work)
-        return names if self._commit(statement, parameters) == expected else ()
+        return [self._commit(statement, parameters) == expected] * len(work)
 
     def commit_lone(self, name: str, parameters: Row, changes: int, news: News) -> bool:
         _checked(parameters)
@@ -162,6 +168,10 @@ class SqliteConnections:
     def transaction(self) -> Iterator[Transaction]:
         with self._write_lock, self._errors(), self._transaction():
             yield SqliteTransaction(self, self._writer, self._statements)
+
+    def adopt(self, connection: Any) -> Transaction:
+        check_dialect(connection, "sqlite")
+        return CallerTransaction(connection, self._statements, self.now_ms)
 
     def _would_claim(self, text: str, parameters: Row) -> bool:
         """Whether a claim would take anything now: asked before it takes the write lock, for which others wait.
@@ -303,6 +313,13 @@ class SqliteConnections:
                 now = time.monotonic()
                 until = now + self._lock_wait_seconds if until is None else until
                 if now >= until:
+                    if not self.may_wait_for_itself and held_by_this_process(self._path):
+                        raise StoreFailed(
+                            f"The system database {os.path.abspath(self._path)} could not be written for "
+                            f"{self._lock_wait_seconds:g} s, because another connection of this process has a "
+                            f"transaction open on it. Commit that first, or enqueue in it with "
+                            f"enqueue_in_transaction."
+                        ) from error
                     raise
             time.sleep(LOCK_LOOK_SECONDS)
 
