@@ -25,6 +25,8 @@ from .world import Result, World
 
 Patch = pytest.MonkeyPatch
 DEBOUNCES = ("debouncing", "gathered_debounces")
+# Whose outcomes come several at a time.
+BATCHES = ("many_at_once", "async_children")
 
 
 def crashes(*names: str) -> Iterator[tuple[str, Result]]:
@@ -42,7 +44,7 @@ def schedules(*names: str) -> Iterator[tuple[str, Result]]:
 
 def takeovers(*names: str) -> Iterator[tuple[str, Result]]:
     """The runs of two executions, of all scenarios or of some."""
-    for seed in range(4000 if names else 2000):
+    for seed in range(4000 if names else 400):
         if names and SCENARIOS[seed % len(SCENARIOS)].name not in names:
             continue
         scenario, _, result = test_two_executions.run(seed)
@@ -236,7 +238,7 @@ MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Re
     (sleep_the_whole_time_again, lambda: crashes("sleeping")),
     (forget_the_token_of_a_lost_claim, lambda: schedules("sequence_of_steps", "many_at_once")),
     (write_steps_of_anybody, takeovers),
-    (finish_workflows_of_anybody, takeovers),
+    (finish_workflows_of_anybody, lambda: takeovers(*BATCHES)),
     (let_losers_keep_results, takeovers),
     (start_children_without_the_parents_row, lambda: crashes("children")),
     (go_on_after_being_fenced, takeovers),
