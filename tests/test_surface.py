@@ -35,9 +35,7 @@ NOT_YET_EXPORTED = {
 
 # Members of DBOS that later chapters bring; "*" stands for the blocking form and its _async twin.
 _NOT_YET_IN_DBOS = """
-    alert_handler close_stream* delete_workflow* delete_workflows* fork_workflow*
-    read_stream* read_stream_offset* recv* rewind_workflow* send* send_bulk* span tracer
-    update_workflow_attributes* write_stream*
+    alert_handler close_stream* read_stream* read_stream_offset* recv* send* send_bulk* span tracer write_stream*
 """
 _NOT_YET_IN_CLIENT = """
     delete_workflow* delete_workflows* fork_workflow* read_stream* read_stream_offset* rewind_workflow* send*

@@ -13,7 +13,8 @@ Where things are. Imports run downwards only.
                   steps        run_step, reserved step ids
                   calls        sleep, patches
                   results      handles, results, status;  listing: many at once
-                  management   cancel, resume, application versions
+                  management   cancel, resume, fork, rewind, delete;  requests: their arguments, checked
+                  versions     application versions
                   options      the Set... blocks, step options
                   client/      DBOSClient: the same for processes that run no workflows
                                session: its connection;  one file for each topic
@@ -21,6 +22,7 @@ Where things are. Imports run downwards only.
     engine/     what makes calls durable; no SQL
                   debouncing   delay one that waits, with new arguments
                   starting     write a new workflow;  enqueueing: one that waits on a queue;  bulk: many of them
+                  management   cancel, resume, fork, rewind, delete
                   workflows    execute, record the outcome, wait for it
                   steps        find, run, retry, record
                   operations   other calls that are recorded like steps
@@ -36,6 +38,7 @@ Where things are. Imports run downwards only.
         |
     storage/    what is written down
                   store        the contract
+                  management   change workflows from outside, each time one transaction
                   database     what both backends share;  sqlite, postgres and sql/<backend>/*.sql
                   migrate      the schema
         |

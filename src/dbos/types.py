@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, Literal, NamedTuple, TypedDict, get_args
 from urllib.parse import parse_qs, urlencode
@@ -205,6 +205,38 @@ class ClaimedWorkflow:
     partition_key: str | None = None
     # Whether it may have recorded steps: it was begun before, or made with some.
     has_steps: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A new workflow with the history of another one before `start_step`.
+
+    `creator_token` is made once per fork, so that repeating it after a lost answer finds its own row.
+    `application_name` owns it when nobody owns the source; without a version the latest one runs it.
+    """
+
+    workflow_id: str
+    source_id: str
+    start_step: int
+    creator_token: str
+    application_name: str | None
+    application_version: str | None = None
+    queue_name: str = INTERNAL_QUEUE_NAME
+    partition_key: str | None = None
+    replacement_children: Mapping[str, str] = field(default_factory=dict[str, str])
+    timeout_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """A workflow that has ended is to run again from `start_step`; `token` is made once for each time that is asked."""
+
+    workflow_id: str
+    start_step: int
+    token: str
+    application_version: str | None = None
+    queue_name: str = INTERNAL_QUEUE_NAME
+    partition_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

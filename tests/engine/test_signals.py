@@ -32,6 +32,22 @@ def test_a_waiter_may_wait_for_several_keys() -> None:
             assert (waiter.fired, waiter.value) == (True, kind)
 
 
+def test_a_waiter_is_deaf_while_its_condition_holds_but_not_to_the_end_of_everything() -> None:
+    """An execution does not take a signal for an earlier one of the same workflow for its own."""
+    signals = Signals()
+    deaf = True
+    with signals.watch(("cancelled", "w"), unless=lambda: deaf) as waiter:
+        signals.fire("cancelled", "w")
+        assert not waiter.fired
+        deaf = False
+        signals.fire("cancelled", "w")
+        assert waiter.fired
+    deaf = True
+    with signals.watch(("cancelled", "w"), unless=lambda: deaf) as waiter:
+        signals.close()
+        assert waiter.fired
+
+
 def test_every_waiter_of_a_key_is_woken() -> None:
     signals = Signals()
     with signals.watch(("finished", "w")) as one, signals.watch(("finished", "w")) as other:

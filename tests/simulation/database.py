@@ -18,11 +18,22 @@ CREATE TABLE violations (text TEXT);
 CREATE TRIGGER step_changed BEFORE UPDATE ON operation_outputs BEGIN
   INSERT INTO violations VALUES ('step ' || OLD.function_id || ' of ' || OLD.workflow_uuid || ' was changed');
 END;
-CREATE TRIGGER step_deleted BEFORE DELETE ON operation_outputs BEGIN
+-- Only with the workflow, or when it has just been rewound.
+CREATE TRIGGER step_deleted BEFORE DELETE ON operation_outputs
+WHEN EXISTS (SELECT 1 FROM workflow_status AS w WHERE w.workflow_uuid = OLD.workflow_uuid
+             AND (w.status <> 'ENQUEUED' OR w.request IS NULL OR w.request NOT LIKE '%dbos.rewind%')) BEGIN
   INSERT INTO violations VALUES ('step ' || OLD.function_id || ' of ' || OLD.workflow_uuid || ' was deleted');
 END;
+-- Only while the workflow runs, or when it has just been forked.
+CREATE TRIGGER step_of_nobody BEFORE INSERT ON operation_outputs
+WHEN NOT EXISTS (SELECT 1 FROM workflow_status AS w WHERE w.workflow_uuid = NEW.workflow_uuid
+                 AND (w.status = 'PENDING' AND w.owner_xid IS NOT NULL
+                      OR w.status = 'ENQUEUED' AND w.forked_from IS NOT NULL AND w.recovery_attempts = 0)) BEGIN
+  INSERT INTO violations VALUES ('step ' || NEW.function_id || ' of ' || NEW.workflow_uuid || ' belongs to nobody');
+END;
 CREATE TRIGGER outcome_changed BEFORE UPDATE OF status ON workflow_status
-WHEN OLD.status IN ('SUCCESS', 'ERROR') BEGIN
+WHEN OLD.status IN ('SUCCESS', 'ERROR') AND (NEW.request IS NULL OR NEW.request NOT LIKE '%dbos.rewind%'
+                                             OR NEW.request IS OLD.request) BEGIN
   INSERT INTO violations
   VALUES ('the outcome of ' || OLD.workflow_uuid || ' was ' || OLD.status || ', then ' || NEW.status);
 END;
@@ -62,6 +73,24 @@ class SimulatedDatabase:
 
     def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql, parameters).fetchall()
+
+    def remains(self, workflow_id: str) -> list[str]:
+        """The tables that have a row of a workflow."""
+        tables = ["workflow_status", "workflow_input", "workflow_output", "operation_outputs", "streams"]
+        tables += ["workflow_events", "workflow_events_history"]
+        found = [table for table in tables if self.rows(f"SELECT 1 FROM {table} WHERE workflow_uuid = ?", workflow_id)]
+        if self.rows("SELECT 1 FROM notifications WHERE destination_uuid = ?", workflow_id):
+            found.append("notifications")
+        return found
+
+    def history(self, workflow_id: str, before: int) -> list[tuple[Any, ...]]:
+        """The steps of a workflow below an id, as a fork takes them."""
+        return self.rows(
+            "SELECT function_id, function_name, output, error, child_workflow_id FROM operation_outputs "
+            "WHERE workflow_uuid = ? AND function_id < ? ORDER BY function_id",
+            workflow_id,
+            before if before > 1 else 0,
+        )
 
     def owner(self, workflow_id: str) -> str | None:
         rows = self.rows("SELECT owner_xid FROM workflow_status WHERE workflow_uuid = ?", workflow_id)

@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dbos.records import EFFECT_TYPES, Answer, Bounce, Record, StepCompleted, Verdict
+from dbos.records import (
+    EFFECT_TYPES,
+    Answer,
+    Bounce,
+    Record,
+    StepCompleted,
+    Verdict,
+    WorkflowFinished,
+    WorkflowStarted,
+)
 from dbos.storage.store import StoreRefused, StoreUnavailable
+from dbos.types import Fork
 
 from .virtual import SimulatedCrash, current_actor
 
@@ -27,6 +37,10 @@ WRITES = {
     "cancel_workflows",
     "cancel_overdue",
     "resume_workflows",
+    "delete_workflows",
+    "fork_workflow",
+    "rewind_workflow",
+    "update_attributes",
     "promote_delayed",
     "set_workflow_delay",
     "bounce",
@@ -55,13 +69,22 @@ class FaultyStore:
     def _commit(self, records: Sequence[Record]) -> list[Answer]:
         world = self._process.world
         owned = {_target(record) for record in records if world.database.may_write(record)}
-        fenced = [record for record in records if _target(record) not in owned]
+        # What is started anew after a deletion changes too, but not by the execution that lost it.
+        started = {record.workflow_id for record in records if isinstance(record, WorkflowStarted)}
+        fenced = [
+            record
+            for record in records
+            if _target(record) not in owned
+            and not (record.workflow_id in started and isinstance(record, WorkflowFinished))
+        ]
         before = [world.database.trace(record) for record in fenced]
         if any(getattr(record, "name", None) == POISON for record in records):
             raise StoreRefused("simulated: a text that the database cannot hold")
         losers = [record for record in records if not world.database.may_write(record)]
         answers = self._store.commit(records)
         for record, answer in zip(records, answers):
+            if answer is Verdict.APPLIED and not world.database.holds(record):
+                world.violate(f"{record!r} was answered and is not in the database")
             if record in losers and not _stops(record, answer):
                 world.violate(f"{record!r} by {self._process} was answered {answer}, but its execution is fenced")
         for record, trace in zip(fenced, before):
@@ -90,7 +113,7 @@ class FaultyStore:
                     return self._bounce(*args)
                 world = self._process.world
                 lost = world.database.owned_by(args[0]) if name == "requeue_dead" else []
-                answer = operation(*args, **kwargs)
+                answer = self._fenced(name, args, lambda: operation(*args, **kwargs))
                 if name == "requeue_pending":
                     world.note_requeued(answer)
                 elif name == "requeue_dead":
@@ -99,10 +122,44 @@ class FaultyStore:
                     world.taken_over += len(lost)
                 elif name == "resume_workflows":
                     world.note_requeued(args[0])
+                elif name == "rewind_workflow":
+                    world.note_requeued([args[0].workflow_id])
+                elif name == "delete_workflows" and isinstance(answer, list):
+                    self._check_deleted(answer)
                 return answer
 
             return lambda *args, **kwargs: self._change(name, lambda: change(*args, **kwargs))
         return lambda *args, **kwargs: self._read(lambda: operation(*args, **kwargs))
+
+    def _fenced(self, name: str, args: tuple[Any, ...], operation: Callable[[], Any]) -> Any:
+        """A change that may come with the step of a workflow: without effect if that workflow is another's."""
+        world = self._process.world
+        step = next((arg for arg in args if isinstance(arg, StepCompleted)), None)
+        is_fenced = step is not None and not world.database.may_write(step)
+        before = world.database.connection.total_changes
+        is_new = name == "fork_workflow" and not world.database.remains(args[0].workflow_id)
+        answer = operation()
+        if is_fenced and (Verdict.FENCED not in _verdicts(answer) or world.database.connection.total_changes != before):
+            world.violate(f"{name} by {self._process}, whose workflow is another's, was answered {answer}")
+        if step is not None and Verdict.FENCED in _verdicts(answer):
+            world.note_answer(step, Verdict.FENCED)
+        elif is_new and answer is Verdict.APPLIED:
+            self._check_fork(args[0])
+        return answer
+
+    def _check_fork(self, fork: Fork) -> None:
+        world = self._process.world
+        source = world.database.history(fork.source_id, fork.start_step)
+        if world.database.history(fork.workflow_id, 2**31) != source:
+            world.violate(f"{fork.workflow_id} does not have the history of {fork.source_id} before {fork.start_step}")
+
+    def _check_deleted(self, workflow_ids: Sequence[str]) -> None:
+        world = self._process.world
+        # Who asks for them again starts them anew.
+        world.note_requeued(workflow_ids)
+        for workflow_id in workflow_ids:
+            if remains := world.database.remains(workflow_id):
+                world.violate(f"{workflow_id} was deleted and still has {remains}")
 
     def _bounce(self, bounce: Bounce, now_ms: int) -> Verdict | None:
         world = self._process.world
@@ -143,6 +200,10 @@ class FaultyStore:
         if current_actor() is not None and faults.answer_lost():
             raise StoreUnavailable("simulated: connection lost after the write")
         return answer
+
+
+def _verdicts(answer: Any) -> tuple[Any, ...]:
+    return answer if isinstance(answer, tuple) else (answer,)
 
 
 def _stops(record: Record, answer: Answer) -> bool:

@@ -16,13 +16,17 @@ from dbos.records import Bounce, StepCompleted, Verdict
 from dbos.storage import sqlite
 from dbos.storage.database import SqlStore
 
-from . import machine, test_survivors, test_two_executions
+from . import machine, test_management_load, test_survivors, test_two_executions
 from .checks import BY_NAME, baselines, problems
 from .faults import Faults, seeded
+from .scenarios import SCENARIOS
 from .virtual import Stuck, resolve
 from .world import Result, World
 
 Patch = pytest.MonkeyPatch
+DEBOUNCES = ("debouncing", "gathered_debounces")
+# Whose outcomes come several at a time.
+BATCHES = ("many_at_once", "async_children")
 
 
 def crashes(*names: str) -> Iterator[tuple[str, Result]]:
@@ -38,8 +42,11 @@ def schedules(*names: str) -> Iterator[tuple[str, Result]]:
             yield name, World(BY_NAME[name], seeded(seed), seed=seed).run()
 
 
-def takeovers() -> Iterator[tuple[str, Result]]:
-    for seed in range(400):
+def takeovers(*names: str) -> Iterator[tuple[str, Result]]:
+    """The runs of two executions, of all scenarios or of some."""
+    for seed in range(4000 if names else 400):
+        if names and SCENARIOS[seed % len(SCENARIOS)].name not in names:
+            continue
         scenario, _, result = test_two_executions.run(seed)
         yield scenario.name, result
 
@@ -48,6 +55,11 @@ def survivors() -> Iterator[tuple[str, Result]]:
     for seed in range(100):
         scenario, _, result = test_survivors.run(seed)
         yield scenario.name, result
+
+
+def managed() -> Iterator[tuple[str, Result]]:
+    for seed in range(100):
+        yield "managed", test_management_load.run(seed)[1]
 
 
 def replay_nothing(patch: Patch) -> None:
@@ -179,21 +191,68 @@ def make_tokens_without_a_name(patch: Patch) -> None:
     patch.setattr("dbos.engine.engine.tokens_of", lambda process: new_id)
 
 
+def leave_the_owner_of_the_cancelled(patch: Patch) -> None:
+    change_statements(patch, "cancel_workflows", "owner_xid = NULL, ")
+
+
+def resume_without_taking_the_owner(patch: Patch) -> None:
+    change_statements(patch, "resume_workflows", "owner_xid = NULL,")
+
+
+def copy_a_step_too_many(patch: Patch) -> None:
+    change_statements(patch, "copy_steps", "o.function_id < ?3", "o.function_id <= ?3")
+
+
+def leave_the_steps_of_the_deleted(patch: Patch) -> None:
+    change_statements(patch, "delete_workflows", "DELETE FROM operation_outputs WHERE", "SELECT 1 WHERE FALSE AND")
+    change_statements(
+        patch, "delete_workflows", "SELECT 1 WHERE FALSE AND workflow_uuid IN", "SELECT 1 WHERE FALSE AND ?1 IN"
+    )
+
+
+def manage_before_the_step(patch: Patch) -> None:
+    """The change in one transaction, the step in the next, so that only the step knows whose workflow it is."""
+    original = SqlStore._recorded
+
+    def recorded(self: SqlStore, step: Any, effect: Any, **locking: Any) -> Any:
+        verdict = original(self, None, effect, **locking)
+        return verdict if step is None else self.commit([step])[0]
+
+    patch.setattr(SqlStore, "_recorded", recorded)
+
+
+def stop_whoever_runs_a_cancelled_workflow(patch: Patch) -> None:
+    """Also the execution that has been resumed since."""
+
+    def stop_lost(self: Any, workflow_ids: Any) -> None:
+        for execution in self.running():
+            if execution.workflow_id in set(workflow_ids):
+                execution.stop(execution.cancelled())
+
+    patch.setattr("dbos.engine.engine.Engine.stop_lost", stop_lost)
+
+
 MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Result]]]]] = [
     (replay_nothing, lambda: crashes("sequence_of_steps")),
     (answer_before_the_commit, lambda: crashes("sequence_of_steps")),
     (sleep_the_whole_time_again, lambda: crashes("sleeping")),
     (forget_the_token_of_a_lost_claim, lambda: schedules("sequence_of_steps", "many_at_once")),
     (write_steps_of_anybody, takeovers),
-    (finish_workflows_of_anybody, takeovers),
+    (finish_workflows_of_anybody, lambda: takeovers(*BATCHES)),
     (let_losers_keep_results, takeovers),
     (start_children_without_the_parents_row, lambda: crashes("children")),
     (go_on_after_being_fenced, takeovers),
-    (bounce_for_anybody, takeovers),
-    (bounce_without_the_step, takeovers),
+    (bounce_for_anybody, lambda: takeovers(*DEBOUNCES)),
+    (bounce_without_the_step, lambda: takeovers(*DEBOUNCES)),
     (give_ids_back_at_once, lambda: crashes("gathered_debounces")),
     (take_nothing_over, survivors),
     (make_tokens_without_a_name, survivors),
+    (leave_the_owner_of_the_cancelled, managed),
+    (resume_without_taking_the_owner, managed),
+    (copy_a_step_too_many, managed),
+    (leave_the_steps_of_the_deleted, managed),
+    (manage_before_the_step, lambda: takeovers("forks", "management")),
+    (stop_whoever_runs_a_cancelled_workflow, managed),
 ]
 
 
@@ -217,4 +276,4 @@ def _goes_wrong(runs: Iterator[tuple[str, Result]]) -> Iterator[bool]:
         except Stuck:
             yield True
             return
-        yield bool(problems(BY_NAME[name], result))
+        yield bool(problems(BY_NAME[name], result) if name in BY_NAME else result.violations)

@@ -60,9 +60,6 @@ class Scenario:
     versions: int = 1
     unstable_steps: frozenset[str] = frozenset({"DBOS.sleep"})
     resumes: int = 0
-    # It cancels and resumes other workflows. Like the body of a step, that is done again by a second execution, so
-    # what becomes of those others depends on who comes last.
-    acts_on_others: bool = False
     _built: dict[int, tuple[Registry, dict[str, Callable[..., Any]]]] = field(default_factory=dict)
 
     def build(self, version: int) -> tuple[Registry, dict[str, Callable[..., Any]]]:
@@ -140,7 +137,7 @@ class World:
 
     def note_answer(self, record: Record, answer: Answer) -> None:
         """An execution goes on with the answer to a record: durable by now, or fenced."""
-        if answer is Verdict.APPLIED and not self.database.holds(record):
+        if answer is Verdict.APPLIED and not self._is_durable(record):
             self.violate(f"{record!r} was answered before it was durable")
         if answer is not Verdict.FENCED:
             return
@@ -148,6 +145,9 @@ class World:
             self._fenced.add((record.workflow_id, record.owner_token))
         elif record.parent is not None:
             self._fenced.add((record.parent.workflow_id, record.parent.owner_token))
+
+    def _is_durable(self, record: Record) -> bool:
+        return self.database.holds(record)
 
     @property
     def fenced_executions(self) -> int:

@@ -13,6 +13,15 @@ from tests.helpers import replay, rows, step_names, step_rows
 
 Config = dict[str, Any]
 
+MANAGEMENT = [
+    "DBOS.forkWorkflow",
+    "DBOS.getStatus",
+    "DBOS.rewindWorkflow",
+    "DBOS.deleteWorkflow",
+    "DBOS.deleteWorkflow",
+]
+MANAGEMENT += ["DBOS.setWorkflowDelay", "DBOS.updateWorkflowAttributes"]
+
 
 def test_every_sync_operation_draws_and_is_recorded_as_the_table_says(
     app: type[DBOS], config: Config, database_url: str
@@ -48,6 +57,12 @@ def test_every_sync_operation_draws_and_is_recorded_as_the_table_says(
         DBOS.cancel_workflows(["absent"])
         DBOS.resume_workflow(handle.workflow_id)
         DBOS.resume_workflows([handle.workflow_id])
+        DBOS.fork_workflow(handle.workflow_id, 1)
+        DBOS.rewind_workflow(handle.workflow_id)
+        DBOS.delete_workflow("absent")
+        DBOS.delete_workflows(["absent"])
+        DBOS.set_workflow_delay("absent", delay_seconds=1)
+        DBOS.update_workflow_attributes("absent", {})
         DBOS.list_workflow_steps("absent")
         DBOS.list_application_versions()
         DBOS.get_latest_application_version()
@@ -56,7 +71,7 @@ def test_every_sync_operation_draws_and_is_recorded_as_the_table_says(
     expected = ["step", "run_step", "reserved", "child", "DBOS.getResult", "child", "DBOS.getResult", "DBOS.getResult"]
     expected += ["DBOS.getStatus"] * 3
     expected += ["DBOS.waitFirst", "DBOS.sleep", "DBOS.patch-a", "DBOS.cancelWorkflow", "DBOS.cancelWorkflow"]
-    expected += ["DBOS.resumeWorkflow", "DBOS.resumeWorkflow", "DBOS.listWorkflowSteps", "step"]
+    expected += ["DBOS.resumeWorkflow", "DBOS.resumeWorkflow", *MANAGEMENT, "DBOS.listWorkflowSteps", "step"]
     with SetWorkflowID("w"):
         wf()
     assert step_names(database_url, "w") == dict(enumerate(expected, 1))
@@ -100,6 +115,12 @@ async def test_every_async_operation_draws_and_is_recorded_as_the_table_says(
         await DBOS.cancel_workflows_async(["absent"])
         await DBOS.resume_workflow_async(handle.workflow_id)
         await DBOS.resume_workflows_async([handle.workflow_id])
+        await DBOS.fork_workflow_async(handle.workflow_id, 1)
+        await DBOS.rewind_workflow_async(handle.workflow_id)
+        await DBOS.delete_workflow_async("absent")
+        await DBOS.delete_workflows_async(["absent"])
+        await DBOS.set_workflow_delay_async("absent", delay_seconds=1)
+        await DBOS.update_workflow_attributes_async("absent", {})
         await DBOS.list_workflow_steps_async("absent")
         await DBOS.list_application_versions_async()
         await step()
@@ -108,7 +129,7 @@ async def test_every_async_operation_draws_and_is_recorded_as_the_table_says(
     expected += ["DBOS.getStatus"] * 3
     expected += ["DBOS.waitFirst", "DBOS.asyncio_wait", "DBOS.sleep", "DBOS.patch-a"]
     expected += ["DBOS.cancelWorkflow", "DBOS.cancelWorkflow"]
-    expected += ["DBOS.resumeWorkflow", "DBOS.resumeWorkflow", "DBOS.listWorkflowSteps", "step"]
+    expected += ["DBOS.resumeWorkflow", "DBOS.resumeWorkflow", *MANAGEMENT, "DBOS.listWorkflowSteps", "step"]
     with SetWorkflowID("w"):
         await wf()
     assert step_names(database_url, "w") == dict(enumerate(expected, 1))

@@ -219,12 +219,12 @@ def test_a_resume_goes_back_to_the_queue_however_often_it_is_repeated(store: Sql
         store.dead_letter("none", "t", 1)
     assert column(read, "queue_name", "w", "none") == [None, None]
     for _ in range(2):
-        assert store.resume_workflows(["w", "none", "absent"], None, 1) == [INTERNAL_QUEUE_NAME, 'q "1"']
+        assert store.resume_workflows(["w", "none"], None, 1).queues == [INTERNAL_QUEUE_NAME, 'q "1"']
         assert column(read, "queue_name", "w", "none") == ['q "1"', INTERNAL_QUEUE_NAME]
-    assert store.resume_workflows(["w"], "other", 1) == ["other"]
+    assert store.resume_workflows(["w"], "other", 1).queues == ["other"]
     store.cancel_workflows(["w"], 1)
-    assert store.resume_workflows(["w"], None, 1) == ["other"]
-    assert store.resume_workflows(["absent"], None, 1) == []
+    assert store.resume_workflows(["w"], None, 1).queues == ["other"]
+    assert store.resume_workflows([], None, 1).queues == []
 
 
 def test_a_claim_gives_all_that_running_the_workflow_needs(store: SqlStore, read: Rows) -> None:
@@ -401,7 +401,7 @@ def test_resuming_puts_all_that_have_neither_succeeded_nor_failed_on_a_queue(sto
     read("UPDATE workflow_status SET recovery_attempts = 50, started_at_epoch_ms = 7, workflow_timeout_ms = 5000")
     taken = [status for status in every if status not in ("SUCCESS", "ERROR")]
     for _ in range(2):
-        store.resume_workflows([*every, "unknown"], "mail", 1)
+        store.resume_workflows(every, "mail", 1)
         assert column(read, "status", *taken) == ["ENQUEUED"] * len(taken)
         assert column(read, "queue_name", *taken) == ["mail"] * len(taken)
         assert column(read, "recovery_attempts", *taken) == [0] * len(taken)

@@ -36,6 +36,8 @@ READS += ["find_cancelled", "find_existing", "find_key_holder"]
 SERVICES = ["claim_workflows", "cancel_overdue", "requeue_pending", "find_children", "cancel_workflows"]
 SERVICES += ["resume_workflows", "dead_letter", "find_owners", "requeue_dead"]
 SERVICES += ["resume_workflows", "dead_letter", "bounce"]
+SERVICES += ["find_states", "lock_workflows", "lock_for_deletion", "fork_workflow", "copy_inputs", "copy_steps"]
+SERVICES += ["rewind_workflow", "forget_history", "delete_workflows", "set_attributes", "merge_attributes"]
 TABLES = re.compile(r"\bSCAN (w|c|p|o|workflow_\w+|operation_outputs)\b")
 FILLED = 3_000
 

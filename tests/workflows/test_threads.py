@@ -26,6 +26,12 @@ BLOCKING: dict[str, Any] = {
     "cancel_workflows": lambda: DBOS.cancel_workflows(["x"]),
     "resume_workflow": lambda: DBOS.resume_workflow("x"),
     "resume_workflows": lambda: DBOS.resume_workflows(["x"]),
+    "fork_workflow": lambda: DBOS.fork_workflow("x", 1),
+    "rewind_workflow": lambda: DBOS.rewind_workflow("x"),
+    "delete_workflow": lambda: DBOS.delete_workflow("x"),
+    "delete_workflows": lambda: DBOS.delete_workflows(["x"]),
+    "set_workflow_delay": lambda: DBOS.set_workflow_delay("x", delay_seconds=1),
+    "update_workflow_attributes": lambda: DBOS.update_workflow_attributes("x", {}),
     "list_workflow_steps": lambda: DBOS.list_workflow_steps("x"),
     "patch": lambda: DBOS.patch("x"),
     "deprecate_patch": lambda: DBOS.deprecate_patch("x"),
@@ -33,7 +39,7 @@ BLOCKING: dict[str, Any] = {
 
 
 async def test_blocking_calls_refuse_a_running_loop_and_name_their_twin(app: type[DBOS], database_url: str) -> None:
-    """02 R212: before an id is drawn; cancel_workflow names its plural."""
+    """02 R212: before an id is drawn; cancel_workflow and delete_workflow name their plurals."""
 
     @DBOS.workflow()
     async def wf() -> None:
@@ -44,7 +50,8 @@ async def test_blocking_calls_refuse_a_running_loop_and_name_their_twin(app: typ
         for name, call in BLOCKING.items():
             with pytest.raises(RuntimeError) as error:
                 call()
-            twin = "cancel_workflows_async" if name == "cancel_workflow" else f"{name}_async"
+            plural = name in ("cancel_workflow", "delete_workflow")
+            twin = f"{name}s_async" if plural else f"{name}_async"
             assert twin in str(error.value)
 
     refused()

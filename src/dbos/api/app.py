@@ -29,6 +29,7 @@ from .runtime import classproperty, state
 from .schedules import ScheduleCalls
 from .starting import StartCalls
 from .steps import StepCalls
+from .versions import VersionCalls
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -41,6 +42,7 @@ class DBOS(
     ResultCalls,
     ListingCalls,
     ManagementCalls,
+    VersionCalls,
     EnqueueCalls,
     BulkCalls,
     QueueCalls,

@@ -139,13 +139,16 @@ class BulkCalls:
         transaction; a replay returns handles on those children. The error of an item is recorded as its step.
         """
         engine = engine_for_call("System database")
-        return [Handle(workflow_id) for workflow_id in run(engine, _plan(engine, queue_name, items))]
+        return [Handle(workflow_id, exists=True) for workflow_id in run(engine, _plan(engine, queue_name, items))]
 
     @staticmethod
     async def enqueue_workflows_async(queue_name: str, items: Iterable[EnqueueItem[R]]) -> list[WorkflowHandleAsync[R]]:
         """As `enqueue_workflows`, from async code."""
         engine = engine_for_call("Executor")
-        return [AsyncHandle(workflow_id) for workflow_id in await run_async(engine, _plan(engine, queue_name, items))]
+        return [
+            AsyncHandle(workflow_id, exists=True)
+            for workflow_id in await run_async(engine, _plan(engine, queue_name, items))
+        ]
 
 
 def _plan(engine: Engine, queue_name: str, items: Iterable[EnqueueItem[Any]]) -> Plan[list[str]]:

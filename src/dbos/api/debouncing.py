@@ -146,14 +146,16 @@ class Debouncer(Generic[P, R]):
         if self._queue_name is not None:
             refuse_running_loop("debounce")
         engine: Engine = engine_for_call("System database")
-        return Handle(run(engine, self._plan(engine, debounce_key, debounce_period_sec, args, kwargs)))
+        plan = self._plan(engine, debounce_key, debounce_period_sec, args, kwargs)
+        return Handle(run(engine, plan), exists=True)
 
     async def debounce_async(
         self, debounce_key: str, debounce_period_sec: float, *args: P.args, **kwargs: P.kwargs
     ) -> WorkflowHandleAsync[R]:
         """As `debounce`, from async code. Gathered calls have their step ids in the order of the arguments."""
         engine: Engine = engine_for_call("Executor")
-        return AsyncHandle(await run_async(engine, self._plan(engine, debounce_key, debounce_period_sec, args, kwargs)))
+        plan = self._plan(engine, debounce_key, debounce_period_sec, args, kwargs)
+        return AsyncHandle(await run_async(engine, plan), exists=True)
 
     def _plan(
         self, engine: Engine, key: object, period_seconds: object, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -220,7 +220,7 @@ class EnqueueCalls:
         """
         target = _target(queue_name, func, args, kwargs)
         engine = engine_for_call("System database")
-        return Handle(run(engine, enqueue_plan(engine, queue_name, target)))
+        return Handle(run(engine, enqueue_plan(engine, queue_name, target)), exists=True)
 
     @overload
     @staticmethod
@@ -241,7 +241,7 @@ class EnqueueCalls:
         """As `enqueue_workflow`, from async code."""
         target = _target(queue_name, func, args, kwargs)
         engine = engine_for_call("Executor")
-        return AsyncHandle(await run_async(engine, enqueue_plan(engine, queue_name, target)))
+        return AsyncHandle(await run_async(engine, enqueue_plan(engine, queue_name, target)), exists=True)
 
     @staticmethod
     def enqueue_workflow_with_options(options: EnqueueOptions, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
@@ -255,7 +255,7 @@ class EnqueueCalls:
             DBOSException: an option has no meaning; further errors as for `enqueue_workflow`.
         """
         engine = engine_for_call("System database")
-        return Handle(run(engine, _named(options, args, kwargs)))
+        return Handle(run(engine, _named(options, args, kwargs)), exists=True)
 
     @staticmethod
     async def enqueue_workflow_with_options_async(
@@ -263,4 +263,4 @@ class EnqueueCalls:
     ) -> WorkflowHandleAsync[Any]:
         """As `enqueue_workflow_with_options`, from async code."""
         engine = engine_for_call("Executor")
-        return AsyncHandle(await run_async(engine, _named(options, args, kwargs)))
+        return AsyncHandle(await run_async(engine, _named(options, args, kwargs)), exists=True)

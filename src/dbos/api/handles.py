@@ -73,10 +73,12 @@ def _refuse_self_deadlock(completion: Completion | None) -> None:
 class Handle(Generic[R]):
     """The sync handle; live when it holds the completion of an execution in this process."""
 
-    def __init__(self, workflow_id: str, completion: Completion | None = None) -> None:
+    def __init__(self, workflow_id: str, completion: Completion | None = None, *, exists: bool = False) -> None:
         self.workflow_id = workflow_id
         self.shard_key: str | None = None
         self._completion = completion
+        # Whether the workflow was there when the handle was made: if it is not any more, waiting for it is an error.
+        self._exists = exists
 
     def __repr__(self) -> str:
         return f"WorkflowHandle({self.workflow_id!r}{', live' if self._completion else ''})"
@@ -87,7 +89,10 @@ class Handle(Generic[R]):
     def get_result(self, *, polling_interval_sec: float = 1.0) -> R:
         engine = current_engine()
         _refuse_self_deadlock(self._completion)
-        result: R = run(engine, handle_result_plan(engine, self.workflow_id, self._completion, polling_interval_sec))
+        plan = handle_result_plan(
+            engine, self.workflow_id, self._completion, polling_interval_sec, must_exist=self._exists
+        )
+        result: R = run(engine, plan)
         return result
 
     def get_status(self) -> WorkflowStatus:
@@ -99,10 +104,12 @@ class Handle(Generic[R]):
 class AsyncHandle(Generic[R]):
     """The async handle; live when it holds the completion of an execution in this process."""
 
-    def __init__(self, workflow_id: str, completion: Completion | None = None) -> None:
+    def __init__(self, workflow_id: str, completion: Completion | None = None, *, exists: bool = False) -> None:
         self.workflow_id = workflow_id
         self.shard_key: str | None = None
         self._completion = completion
+        # Whether the workflow was there when the handle was made: if it is not any more, waiting for it is an error.
+        self._exists = exists
 
     def __repr__(self) -> str:
         return f"WorkflowHandleAsync({self.workflow_id!r}{', live' if self._completion else ''})"
@@ -112,7 +119,9 @@ class AsyncHandle(Generic[R]):
 
     async def get_result(self, *, polling_interval_sec: float = 1.0) -> R:
         engine = current_engine("Executor")
-        plan = handle_result_plan(engine, self.workflow_id, self._completion, polling_interval_sec)
+        plan = handle_result_plan(
+            engine, self.workflow_id, self._completion, polling_interval_sec, must_exist=self._exists
+        )
         result: R = await run_async(engine, plan)
         return result
 

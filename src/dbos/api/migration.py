@@ -70,7 +70,7 @@ def recover_executors(executor_ids: Sequence[str]) -> list[Any]:
     found: list[Any] = []
     for executor_id in executor_ids:
         ids = engine.requeue_pending(executor_id)
-        found += [Handle(workflow_id) for workflow_id in ids]
+        found += [Handle(workflow_id, exists=True) for workflow_id in ids]
     logger.info("Recovering %d workflows of the executors %s", len(found), ", ".join(executor_ids))
     engine.dispatcher.wake()
     return found

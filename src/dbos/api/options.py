@@ -133,18 +133,25 @@ class SetWorkflowAttributes(_Block):
     def __init__(self, attributes: dict[str, Any] | None) -> None:
         super().__init__()
         if attributes is not None:
-            if not isinstance(attributes, dict):
-                raise DBOSException(f"Workflow attributes must be a dictionary, not {type(attributes).__name__}")
-            try:
-                check_text(json.dumps(attributes, ensure_ascii=False, allow_nan=False), "workflow attributes")
-                if "\\u0000" in json.dumps(attributes):
-                    raise ValueError("a NUL character")
-            except (TypeError, ValueError) as error:
-                raise DBOSException(f"Workflow attributes must be storable as JSON: {error}") from error
+            encode_attributes(attributes)
         self._attributes: Mapping[str, Any] | None = None if attributes is None else dict(attributes)
 
     def _inner(self, outer: Context) -> Context:
         return outer.with_options(attributes=self._attributes)
+
+
+def encode_attributes(attributes: object) -> str:
+    """Attributes as JSON text; DBOSException when they are none."""
+    if not isinstance(attributes, dict):
+        raise DBOSException(f"Workflow attributes must be a dictionary, not {type(attributes).__name__}")
+    try:
+        check_text(json.dumps(attributes, ensure_ascii=False, allow_nan=False), "workflow attributes")
+        text = json.dumps(attributes)
+        if "\\u0000" in text:
+            raise ValueError("a NUL character")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DBOSException(f"Workflow attributes must be storable as JSON: {error}") from error
+    return text
 
 
 class SetEnqueueOptions(_Block):

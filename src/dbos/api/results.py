@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 def _get_result(workflow_id: str, *, shard_key: str | None = None) -> Plan[Any]:
     """Wait for a workflow to end; its value, or its exception raised. Waits for ever for an id that never starts.
 
+    Raises:
+        DBOSNonExistentWorkflowError: the workflow was deleted meanwhile.
+
     Durability: in workflow code recorded as one step; a replay returns or raises what was recorded.
     """
     check_unsharded(shard_key)
@@ -100,7 +103,7 @@ class ResultCalls:
         engine = engine_here()
         if existing_workflow:
             run(engine, existing_status_plan(engine, workflow_id))
-        return Handle(workflow_id)
+        return Handle(workflow_id, exists=existing_workflow)
 
     @staticmethod
     async def retrieve_workflow_async(
@@ -112,7 +115,7 @@ class ResultCalls:
         engine = engine_here()
         if existing_workflow:
             await run_async(engine, existing_status_plan(engine, workflow_id))
-        return AsyncHandle(workflow_id)
+        return AsyncHandle(workflow_id, exists=existing_workflow)
 
     @staticmethod
     def wait_first(handles: list[WorkflowHandle[Any]], *, polling_interval_sec: float = 1.0) -> WorkflowHandle[Any]:
@@ -120,6 +123,7 @@ class ResultCalls:
 
         Raises:
             ValueError: no handles, or two of one workflow.
+            DBOSNonExistentWorkflowError: all of them were deleted meanwhile.
 
         Durability: in workflow code the winner is recorded as one step; a replay returns its handle.
         """

@@ -271,7 +271,7 @@ class ScheduleCalls:
         engine = engine_here()
         from ..engine import schedules as plans
 
-        return Handle(run(engine, plans.trigger_plan(engine, checked_name(schedule_name))))
+        return Handle(run(engine, plans.trigger_plan(engine, checked_name(schedule_name))), exists=True)
 
     @staticmethod
     def backfill_schedule(schedule_name: str, start: datetime, end: datetime) -> list[WorkflowHandle[None]]:
@@ -293,7 +293,7 @@ class ScheduleCalls:
         from ..engine import schedules as plans
 
         ids = run(engine, plans.backfill_plan(engine, checked_name(schedule_name), begin, until))
-        return [Handle(workflow_id) for workflow_id in ids]
+        return [Handle(workflow_id, exists=True) for workflow_id in ids]
 
 
 # --- checks

@@ -63,9 +63,9 @@ class StartCalls:
         engine = engine_for_call("System database")
         started = run(engine, start_plan(engine, target))
         if started.execution is None:
-            return Handle(started.workflow_id)
+            return Handle(started.workflow_id, exists=True)
         engine.launch_in_background(started, target)
-        return Handle(started.workflow_id, started.execution.completion)
+        return Handle(started.workflow_id, started.execution.completion, exists=True)
 
     @overload
     @staticmethod
@@ -89,9 +89,9 @@ class StartCalls:
         engine = engine_for_call("Executor")
         started = await run_async(engine, start_plan(engine, target))
         if started.execution is None:
-            return AsyncHandle(started.workflow_id)
+            return AsyncHandle(started.workflow_id, exists=True)
         if target.info.is_async:
             engine.launch_as_task(started, target)
         else:
             engine.launch_in_background(started, target)
-        return AsyncHandle(started.workflow_id, started.execution.completion)
+        return AsyncHandle(started.workflow_id, started.execution.completion, exists=True)

@@ -112,10 +112,15 @@ class Core:
     # --- what has happened
 
     def note_cancelled(self, workflow_ids: Sequence[str]) -> None:
-        """Workflows are cancelled in the database: wake whoever waits for them here."""
+        """Workflows were cancelled or deleted in the database: wake whoever waits for them here. May ask it."""
         for workflow_id in workflow_ids:
-            self.signals.fire("cancelled", workflow_id)
             self.signals.fire("finished", workflow_id)
+
+    def stop_lost(self, workflow_ids: Sequence[str]) -> None:
+        """Stop those executions of the workflows here that own them no more.
+
+        Asks the database: what was true when the news was sent may be past, and another execution may run here by now.
+        """
 
     def note_queued(self, queue_names: Iterable[str]) -> None:
         """Something waits on these queues."""
@@ -136,7 +141,7 @@ class Core:
         """Another process gave up places in these queues; None: in any."""
 
     def note_changed(self) -> None:
-        """Another process has committed something, on SQLite."""
+        """Something was committed, nobody says what: by others on SQLite, or by a call whose answer was lost."""
 
     def note_connected(self) -> None:
         """The connection that listens is there, or there again."""

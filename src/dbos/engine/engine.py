@@ -205,14 +205,25 @@ class Engine(Core):
     # --- what has happened
 
     def note_cancelled(self, workflow_ids: Sequence[str]) -> None:
-        """Workflows are cancelled in the database: stop their executions here and wake whoever waits for them."""
+        """Workflows were cancelled or deleted in the database: stop their executions here, wake those who wait."""
         if not workflow_ids:
             return
-        ids = set(workflow_ids)
-        for execution in self.running():
-            if execution.workflow_id in ids:
-                execution.stop(execution.cancelled())
+        self.stop_lost(workflow_ids)
         super().note_cancelled(workflow_ids)
+        self.note_freed(None)
+
+    def stop_lost(self, workflow_ids: Sequence[str]) -> None:
+        ids = set(workflow_ids)
+        concerned = [execution for execution in self.running() if execution.workflow_id in ids]
+        if not concerned:
+            return
+        states = self.store.find_states([execution.workflow_id for execution in concerned])
+        for execution in concerned:
+            status, owner = states.get(execution.workflow_id, (None, None))
+            if owner == execution.owner_token or status in ("SUCCESS", "ERROR"):
+                continue
+            execution.stop(execution.cancelled() if status == "CANCELLED" else execution.fenced())
+            self.signals.fire("cancelled", execution.workflow_id)
 
     def note_queued(self, queue_names: Iterable[str]) -> None:
         self.dispatcher.note_queued(queue_names)

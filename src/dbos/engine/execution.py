@@ -128,6 +128,10 @@ class Execution:
         if self.stop_error is None:
             self.stop_error = error
 
+    def goes_on(self) -> bool:
+        """Whether nothing has stopped it. A "cancelled" signal may be for an earlier execution of the same workflow."""
+        return self.stop_error is None
+
     def check(self) -> None:
         """Raise what stopped this execution, if anything did."""
         if self.stop_error is not None:

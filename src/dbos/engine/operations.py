@@ -6,19 +6,23 @@ same operations run unrecorded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..error import DBOSException
+from ..error import DBOSException, DBOSStepNondeterminismError
 from ..logs import logger
-from ..records import StepCompleted
+from ..records import StepCompleted, Verdict
+from ..storage.store import StoreFailed
 from .context import Context, current_context, current_execution, enter, leave
+from .errors import ExecutionInterrupted
 from .execution import Execution
 from .plans import Plan
-from .steps import record_step
+from .steps import accept, record_step
 
 if TYPE_CHECKING:
     from ..types import StepRecord
+    from .core import Core
 
 T = TypeVar("T")
 
@@ -47,12 +51,20 @@ class Recorded:
         return self.value
 
 
-def operation_plan(name: str, inner: Plan[T], *, child_id: str | None = None, record_errors: bool = True) -> Plan[T]:
-    """Carry out `inner`; in workflow code draw a step id for it and record what came of it."""
+def operation_plan(
+    name: str,
+    inner: Plan[T],
+    *,
+    child_id: str | None = None,
+    record_errors: bool = True,
+    step_id: int | None = None,
+) -> Plan[T]:
+    """Carry out `inner`; in workflow code draw a step id for it, if the caller has not, and record what came of it."""
     execution = current_execution()
     if execution is None:
         return (yield from inner)
-    step_id = execution.draw()
+    if step_id is None:
+        step_id = execution.draw()
     record = yield from execution.find_recorded(step_id, name)
     if record is not None:
         inner.close()
@@ -77,6 +89,73 @@ def operation_plan(name: str, inner: Plan[T], *, child_id: str | None = None, re
         raise failure
     result: T = value
     return result
+
+
+# Changes something in the database, in workflow code together with the step row it is given (see `change_plan`).
+Change = Callable[["StepCompleted | None"], Plan[T]]
+
+
+def change_plan(engine: Core, name: str, change: Change[T], *, step_id: int | None = None) -> Plan[T]:
+    """Carry out `change`; in workflow code as a step, which is written in the transaction of the change.
+
+    A value other than None has to be put into the step (`set_output`). What `change` refuses with a DBOSException is
+    recorded as the step's error. `step_id` is that of the step, when the caller has drawn it already.
+    """
+    execution = current_execution()
+    if execution is None:
+        return (yield from change(None))
+    if step_id is None:
+        step_id = execution.draw()
+    record = yield from execution.find_recorded(step_id, name)
+    if record is not None:
+        found: T = decode(execution, record).get()
+        return found
+    now_ms = engine.clock.now_ms()
+    step = StepCompleted(
+        execution.workflow_id,
+        execution.owner_token,
+        step_id,
+        name,
+        None,
+        None,
+        None,
+        now_ms,
+        now_ms,
+        engine.application_name,
+    )
+    set_output(step, None)
+    try:
+        value = yield from change(step)
+    except StoreFailed as error:
+        raise ExecutionInterrupted(error) from error
+    except DBOSStepNondeterminismError:
+        raise
+    except DBOSException as error:
+        yield from record_operation(execution, step_id, name, now_ms, error=error)
+        raise
+    # The change may have been that of the workflow itself: it goes no further then.
+    execution.check()
+    return value
+
+
+def set_output(step: StepCompleted, value: Any) -> None:
+    """What a replay of the step of a change returns."""
+    payloads = _asking(step).engine.payloads
+    step.output, step.serialization = payloads.encode_value(value), payloads.configured_name
+
+
+def accept_change(step: StepCompleted | None, verdict: Verdict) -> None:
+    """Go on when a change is made; stop the execution that asked for it when it has lost its workflow."""
+    if step is not None:
+        accept(_asking(step), step.step_id, verdict)
+
+
+def _asking(step: StepCompleted) -> Execution:
+    """The execution whose step it is."""
+    execution = current_execution()
+    assert execution is not None
+    assert execution.workflow_id == step.workflow_id
+    return execution
 
 
 def recorded_value(execution: Execution, step_id: int, name: str, child_id: str | None) -> Plan[Recorded | None]:

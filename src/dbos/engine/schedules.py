@@ -9,21 +9,14 @@ from typing import TYPE_CHECKING, Any
 from ..error import DBOSException
 from ..logs import logger
 from ..records import ScheduledRun, StepCompleted, Verdict
-from ..storage.store import StoreFailed
 from ..types import Schedule, WorkflowSchedule
-from .context import current_execution
 from .cron import Ticks
-from .errors import ExecutionInterrupted
-from .operations import decode, operation_plan, record_operation
+from .operations import accept_change, change_plan, operation_plan
 from .plans import Plan, Read
 from .scheduler import RUNS_AT_ONCE, make_run, read_context, run_id
-from .steps import accept
 
 if TYPE_CHECKING:
     from .core import Core
-
-# Carries a change out, in workflow code together with the step row it is given.
-Change = Callable[["StepCompleted | None"], Plan[Verdict]]
 
 
 def create_plan(engine: Core, make: Callable[[], Plan[Schedule]]) -> Plan[None]:
@@ -36,7 +29,7 @@ def create_plan(engine: Core, make: Callable[[], Plan[Schedule]]) -> Plan[None]:
             raise DBOSException(taken(answer, schedule.application_name))
         return answer
 
-    yield from change_plan(engine, "DBOS.createSchedule", create)
+    yield from _changing(engine, "DBOS.createSchedule", create)
 
 
 def delete_plan(engine: Core, name: str) -> Plan[None]:
@@ -44,7 +37,7 @@ def delete_plan(engine: Core, name: str) -> Plan[None]:
         verdict: Verdict = yield Read(lambda store: store.delete_schedule(name, step))
         return verdict
 
-    yield from change_plan(engine, "DBOS.deleteSchedule", delete)
+    yield from _changing(engine, "DBOS.deleteSchedule", delete)
 
 
 def set_status_plan(engine: Core, name: str, status: str) -> Plan[None]:
@@ -52,46 +45,15 @@ def set_status_plan(engine: Core, name: str, status: str) -> Plan[None]:
         verdict: Verdict = yield Read(lambda store: store.set_schedule_status(name, status, step))
         return verdict
 
-    yield from change_plan(engine, "DBOS.pauseSchedule" if status == "PAUSED" else "DBOS.resumeSchedule", change)
+    yield from _changing(engine, "DBOS.pauseSchedule" if status == "PAUSED" else "DBOS.resumeSchedule", change)
 
 
-def change_plan(engine: Core, step_name: str, change: Change) -> Plan[None]:
-    """Change something in the database; in workflow code as a step, which is written in the transaction of the change.
-
-    What `change` refuses with a DBOSException is recorded as the step's error.
-    """
-    execution = current_execution()
-    if execution is None:
-        yield from change(None)
+def _changing(engine: Core, step_name: str, change: Callable[[StepCompleted | None], Plan[Verdict]]) -> Plan[None]:
+    def carry_out(step: StepCompleted | None) -> Plan[None]:
+        accept_change(step, (yield from change(step)))
         engine.note_rescheduled()
-        return
-    step_id = execution.draw()
-    record = yield from execution.find_recorded(step_id, step_name)
-    if record is not None:
-        decode(execution, record).get()
-        return
-    now_ms = engine.clock.now_ms()
-    step = StepCompleted(
-        execution.workflow_id,
-        execution.owner_token,
-        step_id,
-        step_name,
-        engine.payloads.encode_value(None),
-        None,
-        engine.payloads.configured_name,
-        now_ms,
-        now_ms,
-        engine.application_name,
-    )
-    try:
-        verdict = yield from change(step)
-    except StoreFailed as error:
-        raise ExecutionInterrupted(error) from error
-    except DBOSException as error:
-        yield from record_operation(execution, step_id, step_name, now_ms, error=error)
-        raise
-    accept(execution, step_id, verdict)
-    engine.note_rescheduled()
+
+    yield from change_plan(engine, step_name, carry_out)
 
 
 def apply_plan(engine: Core, schedules: Sequence[Schedule]) -> Plan[None]:

@@ -172,7 +172,6 @@ class Listener(Service["Core"]):
             engine.note_rescheduled()
         elif kind == "cancelled" and workflow_ids:
             engine.note_cancelled(workflow_ids)
-            engine.note_freed(None)
         elif kind == "finished" and workflow_ids:
             for workflow_id in workflow_ids:
                 engine.signals.fire("finished", workflow_id)
@@ -202,9 +201,12 @@ class Watcher(Service["Core"]):
     def __init__(self, engine: Core) -> None:
         super().__init__(engine)
         self._last_look_ms = 0
+        self._last_thorough_look_ms = 0
+        # Those that were awaited and existed at the last thorough look.
+        self._seen: set[str] = set()
 
     def look_now(self) -> None:
-        self._last_look_ms = 0
+        self._last_look_ms = self._last_thorough_look_ms = 0
         self.wake()
 
     def run_once(self) -> float:
@@ -229,9 +231,22 @@ class Watcher(Service["Core"]):
             self._last_look_ms = now_ms
             for workflow_id in engine.store.find_final(awaited):
                 engine.signals.fire("finished", workflow_id)
-            engine.note_cancelled(engine.store.find_cancelled(waiting))
+            # Others may commit all the time: what is rare is looked for once per interval.
+            if now_ms - self._last_thorough_look_ms >= interval_ms:
+                self._last_thorough_look_ms = now_ms
+                engine.stop_lost(waiting)
+                self._look_for_deleted(awaited)
+            else:
+                engine.stop_lost(engine.store.find_cancelled(waiting))
             for event in engine.store.find_set_events(events) if events else ():
                 engine.signals.fire("event", event)
         if engine.store.backend == "sqlite":
             return DATA_VERSION_SECONDS
         return max(0.01, (self._last_look_ms + interval_ms - now_ms) / 1000)
+
+    def _look_for_deleted(self, awaited: list[str]) -> None:
+        """Wake those who wait for what has been deleted. What never existed may be started yet."""
+        existing = set(self.engine.store.find_existing(awaited))
+        for workflow_id in self._seen.intersection(awaited) - existing:
+            self.engine.signals.fire("finished", workflow_id)
+        self._seen = existing

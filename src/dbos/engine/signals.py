@@ -21,19 +21,20 @@ Key = tuple[str, Subject]
 
 
 class Waiter:
-    """One sleeper. Fired at most once; a driver installs how to wake it."""
+    """One sleeper. Fired at most once, and not while `unless` says so; a driver installs how to wake it."""
 
-    __slots__ = ("_lock", "_wake", "fired", "value")
+    __slots__ = ("_lock", "_unless", "_wake", "fired", "value")
 
-    def __init__(self) -> None:
+    def __init__(self, unless: Callable[[], bool] | None = None) -> None:
         self.fired = False
+        self._unless = unless
         self.value: Any = None
         self._wake: Callable[[], None] | None = None
         self._lock = threading.RLock()
 
-    def fire(self, value: Any = None) -> None:
+    def fire(self, value: Any = None, *, always: bool = False) -> None:
         with self._lock:
-            if self.fired:
+            if self.fired or (not always and self._unless is not None and self._unless()):
                 return
             self.fired = True
             self.value = value
@@ -72,9 +73,9 @@ class Signals:
         self.on_register: Callable[[], None] | None = None
 
     @contextmanager
-    def watch(self, *keys: Key) -> Iterator[Waiter]:
-        """A waiter registered for all the keys, for the duration of the block."""
-        waiter = Waiter()
+    def watch(self, *keys: Key, unless: Callable[[], bool] | None = None) -> Iterator[Waiter]:
+        """A waiter registered for all the keys, for the duration of the block; deaf while `unless` says so."""
+        waiter = Waiter(unless)
         with self._lock:
             for key in keys:
                 self._waiters.setdefault(key, []).append(waiter)
@@ -122,4 +123,4 @@ class Signals:
             self._closed = True
             waiters = [waiter for found in self._waiters.values() for waiter in found]
         for waiter in waiters:
-            waiter.fire()
+            waiter.fire(always=True)

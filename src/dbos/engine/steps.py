@@ -186,7 +186,7 @@ def _attempts(
                 type(errors[-1]).__name__,
                 errors[-1],
             )
-            with engine.signals.watch(("cancelled", execution.workflow_id)) as waiter:
+            with engine.signals.watch(("cancelled", execution.workflow_id), unless=execution.goes_on) as waiter:
                 execution.check()
                 yield Pause(wait_seconds, waiter)
             execution.check()
@@ -204,7 +204,8 @@ def _attempt(
     try:
         if not spec.preemptible:
             return (yield call)
-        with execution.engine.signals.watch(("cancelled", execution.workflow_id)) as waiter:
+        signals, key = execution.engine.signals, ("cancelled", execution.workflow_id)
+        with signals.watch(key, unless=execution.goes_on) as waiter:
             execution.check()
             call.preempt = waiter
             return (yield call)

@@ -42,7 +42,7 @@ def sleep_plan(engine: Core, seconds: float) -> Plan[None]:
         yield from record_step(
             execution, deadline_row(execution, step_id, wake_at, int(now * 1000), int(wake_at * 1000))
         )
-    with engine.signals.watch(("cancelled", execution.workflow_id)) as waiter:
+    with engine.signals.watch(("cancelled", execution.workflow_id), unless=execution.goes_on) as waiter:
         while True:
             execution.check()
             now_ms = engine.clock.now_ms()
@@ -55,12 +55,20 @@ def sleep_plan(engine: Core, seconds: float) -> Plan[None]:
 
 
 def handle_result_plan(
-    engine: Core, workflow_id: str, completion: Completion | None, interval_seconds: float
+    engine: Core,
+    workflow_id: str,
+    completion: Completion | None,
+    interval_seconds: float,
+    *,
+    must_exist: bool = False,
 ) -> Plan[Any]:
-    """`get_result` of a handle: in workflow code recorded as `DBOS.getResult` with the awaited id."""
+    """`get_result` of a handle: in workflow code recorded as `DBOS.getResult` with the awaited id.
+
+    With `must_exist` a workflow that does not exist is an error, and not one that may still be started.
+    """
     execution = current_execution()
     if execution is None:
-        return (yield from _result(engine, workflow_id, completion, interval_seconds, None))
+        return (yield from _result(engine, workflow_id, completion, interval_seconds, None, must_exist))
     step_id = execution.draw()
     recorded = yield from recorded_value(execution, step_id, GET_RESULT, workflow_id)
     if recorded is not None:
@@ -69,7 +77,7 @@ def handle_result_plan(
     value: Any = None
     failure: Exception | None = None
     try:
-        value = yield from _result(engine, workflow_id, completion, interval_seconds, execution)
+        value = yield from _result(engine, workflow_id, completion, interval_seconds, execution, must_exist)
     except Exception as error:
         failure = error
     yield from record_operation(
@@ -93,6 +101,7 @@ def _result(
     completion: Completion | None,
     interval_seconds: float,
     waiting: Execution | None,
+    must_exist: bool = False,
 ) -> Plan[Any]:
     if completion is not None:
         try:
@@ -101,7 +110,9 @@ def _result(
             # It may have been resumed meanwhile; the row tells.
             if cancelled.workflow_id != workflow_id:
                 raise
-    outcome = yield from await_outcome(engine, workflow_id, interval_seconds=interval_seconds, waiting=waiting)
+    outcome = yield from await_outcome(
+        engine, workflow_id, interval_seconds=interval_seconds, must_exist=must_exist, waiting=waiting
+    )
     return deliver(engine, outcome)
 
 
@@ -133,11 +144,17 @@ def _first_final(
     if waiting is not None:
         keys.append(("cancelled", waiting.workflow_id))
     pause_seconds = interval_seconds if interval_seconds < 1.0 else SAFETY_POLL_SECONDS
+    existed: set[str] = set()
     while True:
         with engine.signals.watch(*keys) as waiter:
             final: list[str] = yield Read(lambda store: store.find_final(workflow_ids))
             if final:
                 return final[0]
+            existing: list[str] = yield Read(lambda store: store.find_existing(workflow_ids))
+            if not existing and existed.issuperset(workflow_ids):
+                # All were deleted.
+                raise DBOSNonExistentWorkflowError("target", ", ".join(workflow_ids))
+            existed.update(existing)
             if waiting is not None:
                 waiting.check()
             yield Wait(waiter, engine.clock.now_ms() + int(pause_seconds * 1000))
@@ -148,14 +165,14 @@ def _first_final(
 # --- status and steps
 
 
-def status_plan(engine: Core, workflow_id: str) -> Plan[WorkflowStatus | None]:
+def status_plan(engine: Core, workflow_id: str, *, step_id: int | None = None) -> Plan[WorkflowStatus | None]:
     """The status of a workflow with its payloads, or None; in workflow code recorded as `DBOS.getStatus`."""
-    return (yield from operation_plan(GET_STATUS, _status(engine, workflow_id)))
+    return (yield from operation_plan(GET_STATUS, _status(engine, workflow_id), step_id=step_id))
 
 
-def existing_status_plan(engine: Core, workflow_id: str) -> Plan[WorkflowStatus]:
+def existing_status_plan(engine: Core, workflow_id: str, *, step_id: int | None = None) -> Plan[WorkflowStatus]:
     """As `status_plan`, but a missing workflow is an error; what is recorded is the None (02 R94)."""
-    status = yield from status_plan(engine, workflow_id)
+    status = yield from status_plan(engine, workflow_id, step_id=step_id)
     if status is None:
         raise DBOSNonExistentWorkflowError("target", workflow_id)
     return status

@@ -91,7 +91,7 @@ def call_plan(engine: Engine, target: Target) -> Plan[Any]:
 
 def _execute_or_wait(engine: Engine, started: Started, target: Target, waiting: Execution | None) -> Plan[Any]:
     if started.execution is None:
-        outcome = yield from await_outcome(engine, started.workflow_id, waiting=waiting)
+        outcome = yield from await_outcome(engine, started.workflow_id, must_exist=True, waiting=waiting)
         return deliver(engine, outcome)
     engine.enter(started.execution)
     try:
@@ -224,8 +224,10 @@ def await_outcome(
 
     Woken by signals; other processes' work is looked at once per second for all waiters together (`services.Watcher`).
     An interval shorter than that makes this waiter look by itself. `waiting` is the execution that waits, which a
-    cancellation wakes.
+    cancellation wakes. A workflow that is deleted, or with `must_exist` does not exist, is an error; without, one that
+    is not there may still be started (05 R80).
     """
+    has_existed = False
     keys = [("finished", workflow_id)]
     if waiting is not None:
         keys.append(("cancelled", waiting.workflow_id))
@@ -234,8 +236,9 @@ def await_outcome(
         with engine.signals.watch(*keys) as waiter:
             found = yield Read(lambda store: store.find_outcomes([workflow_id]))
             outcome: WorkflowOutcome | None = found.get(workflow_id)
-            if outcome is None and must_exist:
+            if outcome is None and (must_exist or has_existed):
                 raise DBOSNonExistentWorkflowError("target", workflow_id)
+            has_existed = outcome is not None
             if outcome is not None and outcome.is_final:
                 return outcome
             if waiting is not None:
@@ -260,7 +263,7 @@ def await_completion(engine: Core, completion: Completion, waiting: Execution | 
         if waiting is None:
             yield Wait(waiter)
         else:
-            with engine.signals.watch(("cancelled", waiting.workflow_id)) as cancelled:
+            with engine.signals.watch(("cancelled", waiting.workflow_id), unless=waiting.goes_on) as cancelled:
                 # One sleeper for both: a cancellation of the waiting workflow fires the other waiter as well.
                 cancelled.install(waiter.fire)
                 waiting.check()

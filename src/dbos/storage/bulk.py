@@ -21,6 +21,7 @@ from ..records import (
     WorkflowStarted,
 )
 from .encoding import Row, encode_json, encode_rows
+from .rows import verdict_on_step
 from .store import BulkRefused, StoreRefused
 
 if TYPE_CHECKING:
@@ -169,9 +170,9 @@ class BulkOperations:
             if written == len(steps):
                 continue
             for index, step in zip(part, steps):
-                answer = _answer_to_step(transaction, step)
-                if answer is not Verdict.APPLIED:
-                    raise _NotAccepted({**answers, index: answer})
+                verdict = verdict_on_step(step, transaction.read("find_step", (step.workflow_id, step.step_id)))
+                if verdict is not Verdict.APPLIED:
+                    raise _NotAccepted({**answers, index: verdict or Verdict.FENCED})
         queues = {
             enqueue.record.queue.queue_name
             for enqueue in enqueues
@@ -304,15 +305,3 @@ def _step(record: WorkflowStarted, answer: Answer | None) -> StepCompleted:
         record.application_name,
         child_id,
     )
-
-
-def _answer_to_step(transaction: Transaction, step: StepCompleted) -> Verdict:
-    """Why a step may not have been written; APPLIED if an earlier try has written it."""
-    rows = transaction.read("find_step", (step.workflow_id, step.step_id))
-    if not rows:
-        return Verdict.FENCED
-    owner, _, completed_at_ms, child_id = rows[0]
-    if owner != step.owner_token:
-        return Verdict.FENCED
-    own = (completed_at_ms, child_id) == (step.completed_at_ms, step.child_workflow_id)
-    return Verdict.APPLIED if own else Verdict.REPEATED

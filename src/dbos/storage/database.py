@@ -31,14 +31,12 @@ from .debouncing import DebounceOperations
 from .encoding import Row, encode_json, pair
 from .events import EventOperations
 from .listing import ALL, listing
+from .management import ManagementOperations, chunks
 from .queues import QueueOperations
 from .renaming import RenameOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version, verdict_on_step
 from .schedules import ScheduleOperations
 from .store import StoreUnavailable
-
-# More ids than this in one statement gain nothing and make its plan and its parameters large.
-CHUNK = 1000
 
 
 class Work(NamedTuple):
@@ -151,7 +149,13 @@ class Connections(Protocol):
 
 
 class SqlStore(
-    QueueOperations, BulkOperations, ScheduleOperations, DebounceOperations, EventOperations, RenameOperations
+    QueueOperations,
+    BulkOperations,
+    ScheduleOperations,
+    DebounceOperations,
+    EventOperations,
+    RenameOperations,
+    ManagementOperations,
 ):
     """The store contract (see `store.Store`) over named SQL statements."""
 
@@ -214,13 +218,23 @@ class SqlStore(
         rows = self._db.read("find_step", (record.workflow_id, record.step_id))
         return Verdict.APPLIED if rows and rows[0][0] == record.owner_token else Verdict.FENCED
 
-    def _recorded(self, step: StepCompleted | None, effect: Callable[[Transaction], None]) -> Verdict:
+    def _recorded(
+        self,
+        step: StepCompleted | None,
+        effect: Callable[[Transaction], None],
+        *,
+        locking: Sequence[str] = (),
+        lock: str = "lock_workflows",
+    ) -> Verdict:
         """An effect and, in workflow code, its step row, in one transaction: both or none.
 
-        The step row locks the workflow's row until the commit. An effect whose answer was lost is not repeated: it
-        finds its step row.
+        The row of the workflow that asks is locked until the commit, together with those of `locking` and in their
+        order. An effect whose answer was lost is not repeated: it finds its step row.
         """
         with self._db.transaction() as transaction:
+            if locking:
+                own = [] if step is None else [step.workflow_id]
+                transaction.read(lock, (encode_json([*own, *locking]),))
             if step is not None:
                 place = (step.workflow_id, step.step_id)
                 verdict = verdict_on_step(step, transaction.read("find_step", place))
@@ -275,7 +289,7 @@ class SqlStore(
 
     def load_steps(self, workflow_ids: Sequence[str], after: int, until: int) -> dict[str, list[StepRecord]]:
         found: dict[str, list[StepRecord]] = {}
-        for ids in _chunks(workflow_ids):
+        for ids in chunks(workflow_ids):
             for workflow_id, *columns in self._db.read("load_steps", (ids, after, until)):
                 found.setdefault(workflow_id, []).append(to_step(columns))
         return found
@@ -296,14 +310,11 @@ class SqlStore(
     # --- workflows
 
     def find_outcomes(self, workflow_ids: Sequence[str]) -> dict[str, WorkflowOutcome]:
-        rows = [row for ids in _chunks(workflow_ids) for row in self._db.read("find_outcomes", (ids,))]
+        rows = [row for ids in chunks(workflow_ids) for row in self._db.read("find_outcomes", (ids,))]
         return {row[0]: to_outcome(row) for row in rows}
 
     def find_final(self, workflow_ids: Sequence[str]) -> list[str]:
         return self._ids("find_final", workflow_ids)
-
-    def find_children(self, workflow_ids: Sequence[str]) -> list[str]:
-        return self._ids("find_children", workflow_ids)
 
     def find_cancelled(self, workflow_ids: Sequence[str]) -> list[str]:
         return self._ids("find_cancelled", workflow_ids)
@@ -312,7 +323,7 @@ class SqlStore(
         return self._ids("find_existing", workflow_ids)
 
     def _ids(self, name: str, workflow_ids: Sequence[str]) -> list[str]:
-        return [row[0] for ids in _chunks(workflow_ids) for row in self._db.read(name, (ids,))]
+        return [row[0] for ids in chunks(workflow_ids) for row in self._db.read(name, (ids,))]
 
     def get_workflow(self, workflow_id: str) -> WorkflowRow | None:
         rows = self._db.read("get_workflow", (workflow_id,))
@@ -324,25 +335,11 @@ class SqlStore(
     def dead_letter(self, workflow_id: str, token: str, now_ms: int) -> None:
         self._db.write("dead_letter", (workflow_id, token, now_ms))
 
-    def cancel_workflows(self, workflow_ids: Sequence[str], now_ms: int) -> None:
-        for ids in _chunks(workflow_ids):
-            self._db.write("cancel_workflows", (ids, now_ms))
-        self._db.announce("cancelled", workflow_ids)
-
     def cancel_overdue(self, application_name: str, now_ms: int) -> list[str]:
         cancelled = [row[0] for row in self._db.write("cancel_overdue", (application_name, now_ms))]
         if cancelled:
             self._db.announce("cancelled", cancelled)
         return cancelled
-
-    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str | None, now_ms: int) -> list[str]:
-        queues: set[str] = set()
-        for ids in _chunks(workflow_ids):
-            rows = self._db.write("resume_workflows", (ids, now_ms, queue_name, INTERNAL_QUEUE_NAME))
-            queues.update(row[0] for row in rows)
-        if queues:
-            self._db.announce("queued", sorted(queues))
-        return sorted(queues)
 
     # --- recovery and claims
 
@@ -494,7 +491,3 @@ def news_of(records: Sequence[Record]) -> News:
         elif type(record) is EventSet:
             news.setdefault("event", []).append(pair(record.workflow_id, record.key))
     return {kind: list(dict.fromkeys(names)) for kind, names in news.items()}
-
-
-def _chunks(workflow_ids: Sequence[str]) -> list[str]:
-    return [encode_json(list(workflow_ids[i : i + CHUNK])) for i in range(0, len(workflow_ids), CHUNK)]

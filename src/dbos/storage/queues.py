@@ -99,9 +99,6 @@ class QueueOperations:
         due_ms: int | None = self._db.read("find_next_delayed", (application_name,))[0][0]
         return due_ms
 
-    def set_workflow_delay(self, workflow_id: str, delay_until_ms: int, now_ms: int) -> bool:
-        return bool(self._db.write("set_workflow_delay", (workflow_id, delay_until_ms, now_ms)))
-
     # --- configuration
 
     def register_queue(self, queue: QueueConfig, now_ms: int, *, overwrite: bool) -> QueueConfig:

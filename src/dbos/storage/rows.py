@@ -175,12 +175,12 @@ def verdict_on_step(record: StepCompleted, rows: Sequence[Sequence[Any]]) -> Ver
     """What the rows of find_step say about a record; None while its place is free."""
     if not rows:
         return Verdict.FENCED
-    owner, name, completed_at_ms, _ = rows[0]
+    owner, name, completed_at_ms, child_id = rows[0]
     # Whoever lost the workflow stops here, even if this very row is its own (02 R77, R136).
     if owner != record.owner_token:
         return Verdict.FENCED
     if name is None:
         return None
     # The same completion time means that an earlier try of this record did commit (02 R84).
-    own = completed_at_ms == record.completed_at_ms
+    own = (completed_at_ms, child_id) == (record.completed_at_ms, record.child_workflow_id)
     return Verdict.APPLIED if own or record.keep_existing else Verdict.REPEATED

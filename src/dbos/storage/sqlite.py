@@ -25,6 +25,7 @@ from .database import News, Work
 from .encoding import NUL_FOUND, Row, encode_rows
 from .listing import choose_lines, json_contains
 from .lock_file import Presence
+from .management import json_merge
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
 from .write_lock import held_by_this_process
@@ -343,6 +344,7 @@ def _parameter_count(text: str) -> int:
 def add_functions(connection: sqlite3.Connection) -> None:
     """Make the functions known that statements call and SQLite lacks."""
     connection.create_function("json_contains", 2, json_contains, deterministic=True)
+    connection.create_function("json_merge", 2, json_merge, deterministic=True)
 
 
 class SqliteTransaction:

@@ -14,15 +14,17 @@ Three kinds of trouble leave a store, and they call for different reactions:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from ..error import DBOSException
 from ..records import Answer, Bounce, Enqueue, Record, ScheduledRun, StepCompleted, Verdict
 from ..types import (
     Claim,
     ClaimedWorkflow,
+    Fork,
     KeyHolder,
     QueueConfig,
+    Rewind,
     Schedule,
     StepRecord,
     StoredValue,
@@ -62,6 +64,13 @@ class StoreFailed(DBOSException):
     Nothing was recorded by the call that raised this, and nothing that was recorded before is lost. Workflows that
     meet it stop, stay PENDING and continue from their last recorded step at the next launch.
     """
+
+
+class Resumed(NamedTuple):
+    """What became of a resume. `queues` are those on which the workflows wait now; None: an earlier try did it."""
+
+    verdict: Verdict
+    queues: list[str] | None
 
 
 class Store(Protocol):
@@ -226,10 +235,6 @@ class Store(Protocol):
         """When the next delayed workflow is due, in epoch ms."""
         ...
 
-    def set_workflow_delay(self, workflow_id: str, delay_until_ms: int, now_ms: int) -> bool:
-        """Move the due time of a delayed workflow; False when it is not delayed."""
-        ...
-
     def find_holder(self, queue_name: str, deduplication_id: str) -> str | None:
         """The workflow that holds a deduplication id of a queue."""
         ...
@@ -305,23 +310,84 @@ class Store(Protocol):
         """Give a workflow up, if this claim still owns it."""
         ...
 
-    def cancel_workflows(self, workflow_ids: Sequence[str], now_ms: int) -> None:
-        """Cancel those that have neither succeeded nor failed; unknown ids are ignored. Repeatable."""
-        ...
-
     def cancel_overdue(self, application_name: str, now_ms: int) -> list[str]:
         """Cancel up to 1,000 active workflows whose deadline has passed; returns their ids."""
         ...
 
-    def resume_workflows(self, workflow_ids: Sequence[str], queue_name: str | None, now_ms: int) -> list[str]:
-        """Put those that have neither succeeded nor failed on a queue; the queues on which they wait now.
+    # The following change workflows from outside. In workflow code the change and the `step` of the call are written in
+    # one transaction, if the token of the step still owns its workflow; the verdict is that of the step, and nothing is
+    # written unless it is APPLIED. Repeating a call after StoreUnavailable finds its step; what is done without one may
+    # be done twice, unless it says otherwise.
 
-        None is the queue on which a workflow was when it was cancelled or given up, else the internal one. Repeatable.
+    def cancel_workflows(
+        self,
+        workflow_ids: Sequence[str],
+        now_ms: int,
+        step: StepCompleted | None = None,
+        *,
+        with_children: bool = False,
+    ) -> Verdict:
+        """Cancel those that have neither succeeded nor failed; unknown ids are ignored.
+
+        With children all descendants too, and none escapes by being started meanwhile.
         """
+        ...
+
+    def resume_workflows(
+        self, workflow_ids: Sequence[str], queue_name: str | None, now_ms: int, step: StepCompleted | None = None
+    ) -> Resumed:
+        """Put those that have neither succeeded nor failed on a queue.
+
+        None is the queue on which a workflow was when it was cancelled or given up, else the internal one.
+        Raises DBOSNonExistentWorkflowError, and nothing changes, when one of them does not exist.
+        """
+        ...
+
+    def delete_workflows(
+        self, workflow_ids: Sequence[str], step: StepCompleted | None = None, *, with_children: bool = False
+    ) -> list[str] | Verdict:
+        """Remove everything of the workflows, with children also of all descendants; unknown ids are ignored.
+
+        Returns what was to be removed, or the verdict other than APPLIED.
+        """
+        ...
+
+    def set_workflow_delay(
+        self, workflow_id: str, delay_until_ms: int, now_ms: int, step: StepCompleted | None = None
+    ) -> Verdict:
+        """Move the due time of a workflow, if it is delayed."""
+        ...
+
+    def fork_workflow(self, fork: Fork, now_ms: int, step: StepCompleted | None = None) -> Verdict:
+        """Make a fork, of what its source is at one moment. Repeating it finds the fork by its token.
+
+        Raises DBOSNonExistentWorkflowError when there is no source, DBOSWorkflowIDInUseError when the id is in use.
+        """
+        ...
+
+    def rewind_workflow(self, rewind: Rewind, now_ms: int, step: StepCompleted | None = None) -> Verdict:
+        """Take back what a workflow that has ended did from a step on, and enqueue it. Repeating it finds the token.
+
+        Raises DBOSNonExistentWorkflowError when there is none, DBOSException when it has not ended.
+        """
+        ...
+
+    def update_attributes(
+        self, workflow_id: str, attributes: str | None, now_ms: int, step: StepCompleted | None = None, *, merge: bool
+    ) -> Verdict:
+        """Replace the attributes, a JSON text, or with `merge` those of the same names; unknown ids are ignored."""
         ...
 
     def find_children(self, workflow_ids: Sequence[str]) -> list[str]:
         """The direct children of the workflows."""
+        ...
+
+    def find_family(self, workflow_ids: Sequence[str]) -> list[str]:
+        """The workflows and all their descendants, each once."""
+        ...
+
+    def find_states(self, workflow_ids: Sequence[str]) -> dict[str, tuple[str, str | None]]:
+        """State and owner token of those workflows that exist."""
         ...
 
     def find_cancelled(self, workflow_ids: Sequence[str]) -> list[str]:

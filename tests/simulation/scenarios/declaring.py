@@ -17,13 +17,10 @@ def scenario(
     versions: int = 1,
     unstable: tuple[str, ...] = (),
     resumes: int = 0,
-    acts_on_others: bool = False,
 ) -> Callable[[Callable[[int], Functions]], Callable[[int], Functions]]:
     def add(define: Callable[[int], Functions]) -> Callable[[int], Functions]:
         unstable_steps = frozenset({"DBOS.sleep", *unstable})
-        SCENARIOS.append(
-            Scenario(define.__name__, define, list(roots), expected, versions, unstable_steps, resumes, acts_on_others)
-        )
+        SCENARIOS.append(Scenario(define.__name__, define, list(roots), expected, versions, unstable_steps, resumes))
         return define
 
     return add

@@ -55,7 +55,6 @@ def listings(version: int) -> Functions:
     expected={"r": [6, "limited"]},
     unstable=("DBOS.listWorkflows",),
     resumes=1,
-    acts_on_others=True,
 )
 def back_to_the_queue(version: int) -> Functions:
     @DBOS.workflow(name="listed")

@@ -85,7 +85,6 @@ def deprecated_patches(version: int) -> Functions:
     expected={"m": ["found", "nothing", "done", 5, "done"]},
     unstable=("DBOS.getStatus", "DBOS.waitFirst", "DBOS.listWorkflowSteps"),
     resumes=1,
-    acts_on_others=True,
 )
 def management(version: int) -> Functions:
     @DBOS.step(name="one")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...engine import management
 from ...engine.plans import Plan, Read
 from ...engine.waiting import wait_first_plan
 from ...error import DBOSNonExistentWorkflowError
+from .. import requests
 from ..listing import queued_workflow_listing, workflow_listing
-from ..management import _cancel, _delay, _resume, due_time_ms
 from ..results import distinct_ids, step_listing
 from ..runtime import check_ids, check_unsharded
 from .handles import ClientAsyncHandle, ClientHandle
@@ -37,24 +38,22 @@ def _cancel_workflows(
     Args:
         cancel_children: Also cancel all their descendants.
     """
-    check_unsharded(shard_key)
-    check_ids(*workflow_ids)
-    return _cancel(core, list(workflow_ids), cancel_children)
+    ids = requests.checked_ids(workflow_ids, shard_key)
+    return management.cancel(core, ids, requests.checked_flag(cancel_children, "cancel_children"))
 
 
 def _cancel_workflow(
     core: Core, workflow_id: str, *, cancel_children: bool = False, shard_key: str | None = None
 ) -> Plan[None]:
     """Cancel a workflow; see `cancel_workflows`."""
+    requests.checked_id(workflow_id, shard_key)
     return _cancel_workflows(core, [workflow_id], cancel_children=cancel_children, shard_key=shard_key)
 
 
 def _resume_workflows(
     core: Core, workflow_ids: Sequence[str], queue_name: str | None, shard_key: str | None
 ) -> Plan[None]:
-    check_unsharded(shard_key)
-    check_ids(*workflow_ids)
-    return _resume(core, list(workflow_ids), queue_name)
+    return management.resume(core, requests.checked_ids(workflow_ids, shard_key), requests.checked_queue(queue_name))
 
 
 def _set_workflow_delay(
@@ -75,9 +74,9 @@ def _set_workflow_delay(
     Raises:
         DBOSException: none of the two, both, or a negative one is given.
     """
-    check_unsharded(shard_key)
-    check_ids(workflow_id)
-    return _delay(core, workflow_id, due_time_ms(core, delay_seconds, delay_until_epoch_ms))
+    requests.checked_id(workflow_id, shard_key)
+    due_ms = requests.checked_due_ms(core.clock.now_ms(), delay_seconds, delay_until_epoch_ms)
+    return management.set_delay(core, workflow_id, due_ms)
 
 
 class WorkflowMethods:
