@@ -38,8 +38,8 @@ _NOT_YET_IN_DBOS = """
     alert_handler close_stream* read_stream* read_stream_offset* recv* send* send_bulk* span tracer write_stream*
 """
 _NOT_YET_IN_CLIENT = """
-    delete_workflow* delete_workflows* fork_workflow* read_stream* read_stream_offset* rewind_workflow* send*
-    send_bulk* send_bulk_in_transaction send_in_transaction update_workflow_attributes*
+    read_stream* read_stream_offset* send*
+    send_bulk* send_bulk_in_transaction send_in_transaction
 """
 
 

@@ -9,6 +9,7 @@ from ...client_config import check_application_name, client_settings
 from ...error import DBOSException
 from ...serialization import Serializer
 from .applications import ApplicationMethods
+from .changes import ChangeMethods
 from .communication import CommunicationMethods
 from .enqueueing import EnqueueMethods
 from .queues import QueueMethods
@@ -31,7 +32,13 @@ DEFAULT_SERIALIZER: Serializer = cast(Any, _DefaultSerializer())
 
 
 class DBOSClient(
-    WorkflowMethods, EnqueueMethods, CommunicationMethods, QueueMethods, ScheduleMethods, ApplicationMethods
+    WorkflowMethods,
+    ChangeMethods,
+    EnqueueMethods,
+    CommunicationMethods,
+    QueueMethods,
+    ScheduleMethods,
+    ApplicationMethods,
 ):
     """An application's system database, used from another process: enqueue workflows, look at them, manage them.
 
