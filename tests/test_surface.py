@@ -37,9 +37,9 @@ NOT_YET_EXPORTED = {
 
 # Members of DBOS that later chapters bring; "*" stands for the blocking form and its _async twin.
 _NOT_YET_IN_DBOS = """
-    alert_handler close_stream* delete_workflow* delete_workflows* fork_workflow*
-    read_stream* read_stream_offset* recv* rewind_workflow* send* send_bulk* span tracer
-    update_workflow_attributes* write_stream*
+    alert_handler delete_workflow* delete_workflows* fork_workflow*
+    recv* rewind_workflow* send* send_bulk* span tracer
+    update_workflow_attributes*
 """
 NOT_YET_IN_DBOS = {
     form

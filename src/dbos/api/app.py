@@ -29,6 +29,7 @@ from .runtime import classproperty, state
 from .schedules import ScheduleCalls
 from .starting import StartCalls
 from .steps import StepCalls
+from .streams import StreamCalls
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -47,6 +48,7 @@ class DBOS(
     KafkaCalls,
     ScheduleCalls,
     EventCalls,
+    StreamCalls,
 ):
     """The durable-workflow application of this process.
 

@@ -26,6 +26,7 @@ from .dispatcher import Dispatcher
 from .drivers import Drivers
 from .errors import EngineStopped, ExecutionInterrupted
 from .execution import STEP_WINDOW, Execution, public_error
+from .feeds import Feeds
 from .journal import Journal
 from .kafka import Consumers
 from .plans import Commit, Plan
@@ -69,6 +70,7 @@ class Engine:
         self.new_token: Callable[[], str] = new_id
         self.payloads = Payloads(settings.serializer)
         self.signals = Signals()
+        self.feeds = Feeds(self.signals)
         self.journal = Journal(store, self.signals)
         self.workers = Workers(settings.max_executor_threads)
         self.loops = Loops()
