@@ -140,7 +140,8 @@ class StreamWritten:
 
     In workflow code with its step row: both or none. In step code, `step` is None: `step_id` is that of the step. Then
     the entry is written at `offset` or not at all, so that a repeated commit recognises it; with a step row `offset` is
-    what the entry gets unless something comes between, None when that is not sure. Only the store sets it.
+    what the entry gets unless something comes between, None when that is not sure. `stands` tells that a former try of
+    the commit has written it. Only the store sets these two.
     """
 
     workflow_id: str
@@ -152,6 +153,7 @@ class StreamWritten:
     end: StreamEnd
     step: StepCompleted | None = None
     offset: int | None = None
+    stands: bool = False
 
     def identity(self) -> object:
         """What one statement can write only once; a step may append any number of entries."""
@@ -166,7 +168,7 @@ class StreamWritten:
             "k": self.key,
             "v": self.value,
             "z": self.serialization,
-            "x": self.offset if self.step is None else None,
+            "x": -1 if self.stands else self.offset if self.step is None else None,
         }
 
     def size(self) -> int:

@@ -44,8 +44,9 @@ class StreamOperations:
 
     def _place(self, entries: Sequence[StreamWritten]) -> None:
         """Say where the entries of a batch will stand, in its order."""
-        repeated = [entry for entry in entries if entry.offset is not None]
-        there = {id(entry) for entry in repeated if self._is_written(entry)}
+        for entry in entries:
+            if entry.offset is not None:
+                entry.stands = self._is_written(entry)
         unknown = {(entry.workflow_id, entry.key) for entry in entries if entry.end.top is None}
         tops = self.find_stream_ends(list(unknown)) if unknown else {}
         reached: dict[int, int] = {}
@@ -54,7 +55,7 @@ class StreamOperations:
             if end not in reached:
                 top = entry.end.top
                 reached[end] = tops.get((entry.workflow_id, entry.key), -1) if top is None else top
-            if id(entry) not in there:
+            if not entry.stands:
                 reached[end] += 1
                 entry.offset = reached[end]
             # Until the answer is there.

@@ -1,5 +1,6 @@
 -- Streams. Keys of a record in $1: w workflow, t owner token, i step id, s whether a step row is written with it, k key,
--- v value, z serialization, x where it has to stand if no step row is written with it.
+-- v value, z serialization, x where it has to stand if no step row is written with it,
+-- -1 if it is there already.
 
 -- name: write_stream_entries
 -- Where the token owns the workflow; each behind the last one, in the order of the records, without gaps. With a step
@@ -20,6 +21,7 @@ WITH owned AS MATERIALIZED (
     SELECT xmin AS writer FROM {schema}.operation_outputs WHERE workflow_uuid = input.w AND function_id = input.i
   ) AS step ON input.s
   WHERE status.owner_xid = input.t AND (NOT input.s OR step.writer = pg_current_xact_id()::xid)
+    AND input.x IS DISTINCT FROM -1
 ), placed AS (
   SELECT owned.*, top."offset" AS top, top."offset" + row_number() OVER (PARTITION BY w, k ORDER BY n) AS place
   FROM owned

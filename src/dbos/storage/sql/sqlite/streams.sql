@@ -1,5 +1,6 @@
 -- Streams. Keys of a record in ?1: w workflow, t owner token, i step id, s whether a step row is written with it, k key,
--- v value, z serialization, x where it has to stand if no step row is written with it.
+-- v value, z serialization, x where it has to stand if no step row is written with it,
+-- -1 if it is there already.
 
 -- name: write_stream_entries
 -- Where the token owns the workflow; each behind the last one, in the order of the records, without gaps. With a step
@@ -16,9 +17,9 @@ FROM (
             WHERE s.workflow_uuid = w.workflow_uuid AND s.key = json_extract(r.value, '$.k')) AS top
     FROM json_each(?1) AS r
     JOIN workflow_status AS w ON w.workflow_uuid = json_extract(r.value, '$.w') AND w.owner_xid = json_extract(r.value, '$.t')
-    WHERE NOT json_extract(r.value, '$.s') OR NOT EXISTS (
+    WHERE json_extract(r.value, '$.x') IS NOT -1 AND (NOT json_extract(r.value, '$.s') OR NOT EXISTS (
       SELECT 1 FROM operation_outputs AS o
-      WHERE o.workflow_uuid = w.workflow_uuid AND o.function_id = json_extract(r.value, '$.i'))
+      WHERE o.workflow_uuid = w.workflow_uuid AND o.function_id = json_extract(r.value, '$.i')))
   ) AS f
 ) AS e
 WHERE e.x IS NULL OR e.x = e.place
