@@ -197,16 +197,18 @@ class StreamReader:
             limit = 1 if self._is_single else PAGE
             page = yield from self._read(limit)
             # Once more, since a body may go on writing for a moment after its cancellation.
-            ended = page.status in FINAL_STATUSES and not page.entries
-            if ended:
+            is_final = page.status in FINAL_STATUSES
+            if is_final and not page.entries:
                 page = yield from self._read(limit)
-                ended = page.status in FINAL_STATUSES and not page.entries
+                is_final = page.status in FINAL_STATUSES
+            ended = is_final and not page.entries
             if page.status is None:
                 raise DBOSNonExistentWorkflowError("target", self._workflow_id)
             self._page.extend(page.entries)
-            whole = len(page.entries) < limit
+            # Behind the last entries of a workflow that has ended comes another look, for that end.
+            whole = ended or (len(page.entries) < limit and not is_final)
             feed.end_look(look, self._offset, page.entries, whole=whole, ended=ended)
-            self._last_look = look
+            self._last_look = None if page.entries else look
             return bool(page.entries) or ended or (self._is_single and page.closed_before)
         finally:
             feed.leave_look(look)
