@@ -118,9 +118,7 @@ class StreamReader:
         try:
             value = yield from self._find_value()
         except DBOSStreamTimeoutError as error:
-            # Only this class is known to other implementations.
-            known = DBOSStreamTimeoutError(self._workflow_id, self._key, error.timeout_seconds)
-            step.error, step.serialization = engine.payloads.encode_error_always(known)
+            step.error, step.serialization = engine.payloads.encode_error_always(error)
             step.completed_at_ms = engine.clock.now_ms()
             yield from record_step(execution, step)
             raise
