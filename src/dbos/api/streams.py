@@ -17,7 +17,7 @@ from .events import check_key, check_placement
 from .runtime import blocking, check_ids, check_unsharded, current_engine, engine_here, run, run_async, twin
 
 if TYPE_CHECKING:
-    from ..engine.engine import Engine
+    from ..engine.core import Core
 
 DEFAULT = WorkflowSerializationFormat.DEFAULT
 
@@ -155,7 +155,7 @@ def _read_stream_offset(
 
 
 def _reader(
-    engine: Engine,
+    engine: Core,
     workflow_id: str,
     key: str,
     offset: int,

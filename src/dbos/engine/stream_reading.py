@@ -29,7 +29,7 @@ from .signals import Key, Waiter
 from .steps import record_step, replay
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .core import Core
 
 FINAL_STATUSES = frozenset({"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
 
@@ -53,7 +53,7 @@ class StreamReader:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Core,
         workflow_id: str,
         key: str,
         offset: int,

@@ -3,4 +3,15 @@
 from . import basics, concurrency, debouncing, events, listing, management, queues, schedules, streams
 from .declaring import SCENARIOS
 
-__all__ = ["SCENARIOS", "basics", "concurrency", "debouncing", "events", "listing", "management", "queues", "schedules", "streams"]
+__all__ = [
+    "SCENARIOS",
+    "basics",
+    "concurrency",
+    "debouncing",
+    "events",
+    "listing",
+    "management",
+    "queues",
+    "schedules",
+    "streams",
+]
