@@ -58,7 +58,8 @@ def many_entries_at_once(version: int) -> Functions:
     async def crowd() -> list[list[int]]:
         await asyncio.gather(*[DBOS.write_stream_async(f"k{i % 2}", i) for i in range(12)])
         await asyncio.gather(*[DBOS.close_stream_async(f"k{i}") for i in range(2)])
-        return [[value async for value in DBOS.read_stream_async("w", f"k{i}")] for i in range(2)]
+        first = [value async for value in DBOS.read_stream_async("w", "k0")]
+        return [first, [value async for value in DBOS.read_stream_async("w", "k1")]]
 
     return {"crowd": crowd}
 
