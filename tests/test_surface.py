@@ -35,7 +35,7 @@ NOT_YET_EXPORTED = {
 
 # Members of DBOS that later chapters bring; "*" stands for the blocking form and its _async twin.
 _NOT_YET_IN_DBOS = """
-    alert_handler close_stream* read_stream* read_stream_offset* recv* send* send_bulk* span tracer write_stream*
+    alert_handler recv* send* send_bulk* span tracer
 """
 _NOT_YET_IN_CLIENT = """
     read_stream* read_stream_offset* send*

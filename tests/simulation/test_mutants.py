@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dbos.engine import debouncing, dispatcher, waiting, workflows
+from dbos.engine import debouncing, dispatcher, stream_reading, waiting, workflows
 from dbos.engine.execution import Execution
 from dbos.engine.steps import record_step
 from dbos.ids import new_id
@@ -232,6 +232,29 @@ def stop_whoever_runs_a_cancelled_workflow(patch: Patch) -> None:
     patch.setattr("dbos.engine.engine.Engine.stop_lost", stop_lost)
 
 
+def write_entries_of_anybody(patch: Patch) -> None:
+    change_statements(patch, "write_stream_entries", " AND w.owner_xid = json_extract(r.value, '$.t')")
+
+
+def append_again_after_a_lost_answer(patch: Patch) -> None:
+    patch.setattr(SqlStore, "_is_written", lambda self, entry: False)
+
+
+def read_on_from_the_beginning(patch: Patch) -> None:
+    """What a replay yields does not move the reader."""
+    original = stream_reading.StreamReader._recorded
+
+    def recorded(self: Any, execution: Execution, step_id: int) -> Any:
+        is_replay = step_id in execution.recorded
+        offset = self._offset
+        value = yield from original(self, execution, step_id)
+        if is_replay:
+            self._offset = offset
+        return value
+
+    patch.setattr(stream_reading.StreamReader, "_recorded", recorded)
+
+
 MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Result]]]]] = [
     (replay_nothing, lambda: crashes("sequence_of_steps")),
     (answer_before_the_commit, lambda: crashes("sequence_of_steps")),
@@ -245,6 +268,9 @@ MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Re
     (bounce_for_anybody, lambda: takeovers(*DEBOUNCES)),
     (bounce_without_the_step, lambda: takeovers(*DEBOUNCES)),
     (give_ids_back_at_once, lambda: crashes("gathered_debounces")),
+    (write_entries_of_anybody, takeovers),
+    (append_again_after_a_lost_answer, lambda: schedules("streams_of_steps")),
+    (read_on_from_the_beginning, lambda: crashes("streams")),
     (take_nothing_over, survivors),
     (make_tokens_without_a_name, survivors),
     (leave_the_owner_of_the_cancelled, managed),

@@ -17,7 +17,7 @@ from dbos.storage.postgres import JOURNAL_SETTINGS
 from dbos.storage.sql_files import load_statements
 from dbos.types import WorkflowFilter
 from tests.storage.conftest import Opened
-from tests.storage.making import finish, start, step
+from tests.storage.making import entry, finish, start, step
 
 SQLITE = load_statements("sqlite", None)
 POSTGRES = load_statements("postgres", "dbos")
@@ -32,13 +32,13 @@ JOURNAL = [
 ]
 LONE_NAMES = [*LONE, *[name for _, name, _ in EFFECTS.values()]]
 READS = ["find_step", "find_start", "load_steps", "list_steps", "get_workflow", "find_outcomes", "find_final"]
-READS += ["find_cancelled", "find_existing", "find_key_holder"]
+READS += ["find_cancelled", "find_existing", "find_key_holder", "read_stream", "find_stream_entry", "find_stream_ends"]
 SERVICES = ["claim_workflows", "cancel_overdue", "requeue_pending", "find_children", "cancel_workflows"]
 SERVICES += ["resume_workflows", "dead_letter", "find_owners", "requeue_dead"]
 SERVICES += ["resume_workflows", "dead_letter", "bounce"]
 SERVICES += ["find_states", "lock_workflows", "lock_for_deletion", "fork_workflow", "copy_inputs", "copy_steps"]
 SERVICES += ["rewind_workflow", "forget_history", "delete_workflows", "set_attributes", "merge_attributes"]
-TABLES = re.compile(r"\bSCAN (w|c|p|o|workflow_\w+|operation_outputs)\b")
+TABLES = re.compile(r"\bSCAN (w|c|p|o|s|t|workflow_\w+|operation_outputs|streams)\b")
 FILLED = 3_000
 
 
@@ -49,6 +49,7 @@ def fill(store: SqlStore) -> None:
         part = many[first : first + 1000]
         store.commit([start(w) for w in part])
         store.commit([step(w, i) for w in part for i in (1, 2)])
+        store.commit([entry(w, 3, "1") for w in part])
         store.commit([finish(w) for w in part[50:]])
 
 
@@ -131,7 +132,7 @@ def test_the_journals_plans_search_by_primary_key(populated: Opened, name: str) 
         assert node["Node Type"] != "Seq Scan", plan
         assert node["Node Type"] not in ("Hash Join", "Merge Join"), plan
         if "Index Name" in node:
-            assert node["Index Name"] in ("workflow_status_pkey", "operation_outputs_pkey"), plan
+            assert node["Index Name"] in ("workflow_status_pkey", "operation_outputs_pkey", "streams_pkey"), plan
         if node["Node Type"] == "Nested Loop":
             # What runs once per outer row must be a search in a table: two lists of a batch are never compared.
             inner = list(nodes(node["Plans"][1]))
@@ -148,7 +149,7 @@ def test_the_other_plans_of_a_filled_database_scan_no_table(opened: Opened, name
     analyze(opened)
     plan = plan_of(opened.connection, name, "SET plan_cache_mode = force_generic_plan")
     for node in nodes(plan):
-        large = node.get("Relation Name") in ("workflow_status", "operation_outputs")
+        large = node.get("Relation Name") in ("workflow_status", "operation_outputs", "streams")
         assert not (node["Node Type"] == "Seq Scan" and large), plan
 
 

@@ -29,6 +29,7 @@ from .runtime import classproperty, state
 from .schedules import ScheduleCalls
 from .starting import StartCalls
 from .steps import StepCalls
+from .streams import StreamCalls
 from .versions import VersionCalls
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class DBOS(
     KafkaCalls,
     ScheduleCalls,
     EventCalls,
+    StreamCalls,
 ):
     """The durable-workflow application of this process.
 

@@ -25,9 +25,9 @@ from itertools import islice
 
 from ..error import DBOSException
 from ..logs import logger
-from ..records import Answer, EventSet, Record, Verdict, WorkflowFinished, WorkflowStarted
+from ..records import Answer, EventSet, Record, StreamWritten, Verdict, WorkflowFinished, WorkflowStarted
 from ..storage.store import Store, StoreRefused, StoreUnavailable, StoreUnreachable
-from ..types import StoredValue, WorkflowOutcome
+from ..types import StoredValue, StreamEntry, WorkflowOutcome
 from .errors import EngineStopped
 from .signals import Signals
 
@@ -413,3 +413,7 @@ def publish(batch: Sequence[Entry], signals: Signals) -> None:
             )
         elif type(record) is EventSet and entry.answer is Verdict.APPLIED:
             signals.fire("event", (record.workflow_id, record.key), StoredValue(record.value, record.serialization))
+        elif type(record) is StreamWritten and entry.answer is Verdict.APPLIED:
+            value = StoredValue(record.value, record.serialization)
+            placed = None if record.offset is None else StreamEntry(record.offset, value)
+            signals.fire("stream", (record.workflow_id, record.key), placed)

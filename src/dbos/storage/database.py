@@ -21,6 +21,7 @@ from ..records import (
     ExistingWorkflow,
     Record,
     StepCompleted,
+    StreamWritten,
     Verdict,
     WorkflowFinished,
     WorkflowStarted,
@@ -37,6 +38,7 @@ from .renaming import RenameOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version, verdict_on_step
 from .schedules import ScheduleOperations
 from .store import StoreUnavailable
+from .streams import StreamOperations
 
 
 class Work(NamedTuple):
@@ -57,6 +59,7 @@ class Work(NamedTuple):
 # Statements for effects: of a batch, for a single one, and how many rows they change on SQLite.
 EFFECTS: dict[type[Effect], tuple[str, str, int]] = {
     EventSet: ("set_events", "set_event", 2),
+    StreamWritten: ("write_stream_entries", "write_stream_entry", 1),
 }
 
 
@@ -77,7 +80,7 @@ def lone_statement(record: Record) -> tuple[str, int] | None:
 
 
 # What other processes may wait for: "finished" workflows by id, "queued" ones and places that are "freed" by the name
-# of their queue, "event"s by a pair of workflow and key.
+# of their queue, "event"s and "stream"s by a pair of workflow and key.
 News = Mapping[str, Sequence[str]]
 NOTHING_NEW: News = {}
 
@@ -156,6 +159,7 @@ class SqlStore(
     EventOperations,
     RenameOperations,
     ManagementOperations,
+    StreamOperations,
 ):
     """The store contract (see `store.Store`) over named SQL statements."""
 
@@ -183,8 +187,13 @@ class SqlStore(
         return self._find_answer(record)
 
     def _commit_batch(self, records: Sequence[Record]) -> list[Answer]:
+        entries = [record for record in records if type(record) is StreamWritten]
+        if entries:
+            self._place(entries)
         work = work_of(records, effects_first=self._db.effects_first)
         complete = self._db.commit(work, self._db.now_ms(), news_of(records))
+        if entries and all(complete):
+            self._note_placed(entries)
         done = {id(record) for item in work for record in item.records}
         for item, is_complete in zip(work, complete):
             if not is_complete:
@@ -216,7 +225,9 @@ class SqlStore(
         # The statement asks for nothing but the ownership, which is never regained: whoever owns the workflow now owned
         # it then.
         rows = self._db.read("find_step", (record.workflow_id, record.step_id))
-        return Verdict.APPLIED if rows and rows[0][0] == record.owner_token else Verdict.FENCED
+        if not rows or rows[0][0] != record.owner_token:
+            return Verdict.FENCED
+        return Verdict.APPLIED if isinstance(record, EventSet) else self._answer_to_entry(record)
 
     def _recorded(
         self,
@@ -490,4 +501,6 @@ def news_of(records: Sequence[Record]) -> News:
                 news.setdefault("queued", []).append(record.queue.queue_name)
         elif type(record) is EventSet:
             news.setdefault("event", []).append(pair(record.workflow_id, record.key))
+        elif type(record) is StreamWritten:
+            news.setdefault("stream", []).append(pair(record.workflow_id, record.key))
     return {kind: list(dict.fromkeys(names)) for kind, names in news.items()}

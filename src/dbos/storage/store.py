@@ -28,6 +28,7 @@ from ..types import (
     Schedule,
     StepRecord,
     StoredValue,
+    StreamPage,
     VersionInfo,
     WorkflowFilter,
     WorkflowOutcome,
@@ -221,6 +222,14 @@ class Store(Protocol):
 
     def list_events(self, workflow_id: str, timeout_seconds: float | None) -> dict[str, StoredValue]:
         """All events of a workflow, by key; DBOSQueryTimeoutError when it takes too long."""
+        ...
+
+    def read_stream(self, workflow_id: str, key: str, offset: int, limit: int) -> StreamPage:
+        """Up to `limit` consecutive entries of a stream from `offset` on, with the status of its workflow."""
+        ...
+
+    def find_stream_ends(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """The last offset of each of the streams (workflow, key); those without entries miss."""
         ...
 
     def find_waiting_queues(self, queue_names: Sequence[str], claim: Claim) -> list[str]:

@@ -1,7 +1,18 @@
 """The workflows under simulation: every operation there is, each in a shape whose outcome does not depend on timing."""
 
-from . import basics, concurrency, debouncing, events, forking, listing, management, queues, schedules
+from . import basics, concurrency, debouncing, events, forking, listing, management, queues, schedules, streams
 from .declaring import SCENARIOS
 
-__all__ = ["SCENARIOS", "basics", "concurrency", "debouncing", "events", "forking", "listing", "management", "queues"]
-__all__ += ["schedules"]
+__all__ = [
+    "SCENARIOS",
+    "basics",
+    "concurrency",
+    "debouncing",
+    "events",
+    "forking",
+    "listing",
+    "management",
+    "queues",
+    "schedules",
+    "streams",
+]
