@@ -70,6 +70,7 @@ from .serialization import DBOSPortableJSONSerializer, Serializer, WorkflowSeria
 from .types import (
     DuplicationPolicy,
     KafkaMessage,
+    SendMessage,
     StepInfo,
     VersionInfo,
     WorkflowIDReusePolicy,
@@ -94,6 +95,7 @@ __all__ = [
     "PortableWorkflowError",
     "Queue",
     "ScheduleInput",
+    "SendMessage",
     "Serializer",
     "SetEnqueueOptions",
     "SetShardKey",
