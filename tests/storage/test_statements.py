@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from dbos.records import Message, MessagesSent
 from dbos.storage.database import EFFECTS, LONE, WITH_STEPS, SqlStore
 from dbos.storage.listing import choose_lines, listing
 from dbos.storage.postgres import JOURNAL_SETTINGS
@@ -53,6 +54,7 @@ def fill(store: SqlStore) -> None:
         store.commit([start(w) for w in part])
         store.commit([step(w, i) for w in part for i in (1, 2)])
         store.commit([finish(w) for w in part[50:]])
+        store.commit([MessagesSent([Message(f"{w}-{i}", w, "t", "text", "f") for i in (1, 2, 3)]) for w in part])
 
 
 def analyze(opened: Opened) -> None:
@@ -139,8 +141,8 @@ def test_the_journals_plans_search_by_primary_key(populated: Opened, name: str) 
         if "Index Name" in node:
             assert node["Index Name"] in INDEXES, plan
             # The latest of a mailbox: from the end of what may be long.
-            backward = node["Index Name"] == "idx_workflow_topic"
-            assert (node["Scan Direction"] == "Backward") == backward, plan
+            if node["Index Name"] == "idx_workflow_topic":
+                assert node.get("Scan Direction") == "Backward", plan
         if node["Node Type"] == "Nested Loop":
             # What runs once per outer row must be a search in a table: two lists of a batch are never compared.
             inner = list(nodes(node["Plans"][1]))
