@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dbos.engine import debouncing, dispatcher, waiting, workflows
+from dbos.engine import debouncing, dispatcher, messages, waiting, workflows
 from dbos.engine.execution import Execution
 from dbos.engine.steps import record_step
 from dbos.ids import new_id
@@ -171,6 +171,27 @@ def give_ids_back_at_once(patch: Patch) -> None:
     patch.setattr(debouncing, "_give_back", give_back)
 
 
+def send_for_anybody(patch: Patch) -> None:
+    change_statements(patch, "send_message", " AND s.owner_xid = ?2")
+
+
+def receive_for_anybody(patch: Patch) -> None:
+    change_statements(patch, "consume_message", " AND s.owner_xid = ?2")
+
+
+def receive_without_the_step(patch: Patch) -> None:
+    """The step follows in a record of its own."""
+    original = messages._receive
+
+    def receive(execution: Execution, step: Any, message: Any) -> Any:
+        answer = yield from original(execution, dataclasses.replace(step, step_id=step.step_id + 1000), message)
+        step.output, step.serialization = message.text, message.serialization
+        yield from record_step(execution, step)
+        return answer
+
+    patch.setattr(messages, "_receive", receive)
+
+
 def take_nothing_over(patch: Patch) -> None:
     patch.setattr(SqlStore, "requeue_dead", lambda *args: [])
 
@@ -192,6 +213,9 @@ MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Re
     (bounce_for_anybody, takeovers),
     (bounce_without_the_step, takeovers),
     (give_ids_back_at_once, lambda: crashes("gathered_debounces")),
+    (send_for_anybody, takeovers),
+    (receive_for_anybody, takeovers),
+    (receive_without_the_step, lambda: crashes("ping_pong")),
     (take_nothing_over, survivors),
     (make_tokens_without_a_name, survivors),
 ]

@@ -33,7 +33,7 @@ from .debouncing import DebounceOperations
 from .encoding import Row, encode_json, pair
 from .events import EventOperations
 from .listing import ALL, listing
-from .messages import MessageOperations, consumption, sending
+from .messages import EffectWork, MessageOperations, consumption, sending
 from .queues import QueueOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version, verdict_on_step
 from .schedules import ScheduleOperations
@@ -67,7 +67,7 @@ EFFECTS: dict[type[Effect], tuple[str, str, int]] = {
 
 
 # Effects whose statements write their step rows too, since both depend on what they find.
-WITH_STEPS: dict[type[Effect], Callable[[Sequence[Any]], tuple[str, str, list[dict[str, Any]], int, int]]] = {
+WITH_STEPS: dict[type[Effect], Callable[[Sequence[Any]], EffectWork]] = {
     MessagesSent: sending,
     MessageConsumed: consumption,
 }

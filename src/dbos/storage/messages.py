@@ -10,7 +10,7 @@ writers with equal times keep the order of their rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from ..records import Answer, MessageConsumed, MessagesSent, RecipientsMissing, Verdict
 from ..types import StoredMessage
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from .database import Connections
 
 # Of statement, statement for a single row, rows, rows of the database that change for each on SQLite, and besides.
-EffectWork = tuple[str, str, list[dict[str, Any]], int, int]
+EffectWork = tuple[str, Union[str, None], list[dict[str, Any]], int, int]
 
 
 def sending(records: Sequence[MessagesSent]) -> EffectWork:
     rows = [row for number, record in enumerate(records) for row in record.rows(number)]
-    return "send_messages", "send_message", rows, 1, sum(record.step is not None for record in records)
+    # The messages of one record cannot be sent by a statement each: all or none.
+    lone = "send_message" if len(rows) == len(records) else None
+    return "send_messages", lone, rows, 1, sum(record.step is not None for record in records)
 
 
 def consumption(records: Sequence[MessageConsumed]) -> EffectWork:
