@@ -149,7 +149,9 @@ class Connections(Protocol):
     def close(self) -> None: ...
 
 
-class SqlStore(QueueOperations, BulkOperations, ScheduleOperations, DebounceOperations, EventOperations, MessageOperations):
+class SqlStore(
+    QueueOperations, BulkOperations, ScheduleOperations, DebounceOperations, EventOperations, MessageOperations
+):
     """The store contract (see `store.Store`) over named SQL statements."""
 
     def __init__(self, connections: Connections) -> None:
