@@ -99,7 +99,7 @@ def test_a_step_sends_once_for_each_attempt_and_has_no_record(app: type[DBOS], d
 
     @DBOS.workflow()
     def workflow() -> None:
-        with pytest.raises(Exception, match="3 attempts|maximum of 3"):
+        with pytest.raises(Exception, match=r"3 attempts|maximum of 3"):
             step()
 
     with SetWorkflowID("w"):
