@@ -27,7 +27,7 @@ from ..error import DBOSException
 from ..logs import logger
 from ..records import Answer, EventSet, MessagesSent, Record, Verdict, WorkflowFinished, WorkflowStarted
 from ..storage.store import Store, StoreRefused, StoreUnavailable
-from ..types import StoredValue, WorkflowOutcome
+from ..types import StoredMessage, StoredValue, WorkflowOutcome
 from .errors import EngineStopped
 from .signals import Signals
 
@@ -397,6 +397,7 @@ def publish(batch: Sequence[Entry], signals: Signals) -> None:
         elif type(record) is EventSet and entry.answer is Verdict.APPLIED:
             signals.fire("event", (record.workflow_id, record.key), StoredValue(record.value, record.serialization))
         elif type(record) is MessagesSent and entry.answer is Verdict.APPLIED:
-            # Without the message: another process may have sent an older one, so the receiver looks.
             for message in record.messages:
-                signals.fire("message", (message.destination_id, message.topic))
+                # Under a key another message may have been sent before.
+                found = None if "::" in message.message_id else StoredMessage(message.message_id, message.text, message.serialization)
+                signals.fire("message", (message.destination_id, message.topic), found)
