@@ -48,6 +48,8 @@ class MessageCampaign:
         self._pause_seconds = pause_seconds
         self._ids = itertools.count(1)
         self._workers: list[Worker] = []
+        self._received = -1
+        self._moved_at = time.monotonic()
         self.kills = 0
         self.seconds = 0.0
 
@@ -86,18 +88,18 @@ class MessageCampaign:
         """False when all are finished. However fast the machine is, some kills come before."""
         kill_at = time.monotonic() + self._random.uniform(*self._pause_seconds)
         kill_when_received = self.messages * (self.kills + 1) // (FEWEST_KILLS + 1)
-        moved_at, last = time.monotonic(), -1
         while not self._is_finished():
             received = self._count("notifications WHERE consumed")
-            if received != last:
-                moved_at, last = time.monotonic(), received
-            assert time.monotonic() < moved_at + PATIENCE_SECONDS, f"stands still after {received} messages"
+            if received != self._received:
+                self._moved_at, self._received = time.monotonic(), received
+            assert time.monotonic() < self._moved_at + PATIENCE_SECONDS, f"stands still after {received} messages"
             if time.monotonic() >= kill_at or received >= kill_when_received:
                 return True
             time.sleep(0.1)
         return False
 
     def _is_finished(self) -> bool:
+        assert self._count("workflow_status WHERE status = 'ERROR'") == 0, "a workflow has failed"
         return self._count("workflow_status WHERE status = 'SUCCESS'") == 2 * self._pairs
 
     def _count(self, what: str) -> int:
@@ -111,13 +113,14 @@ class MessageCampaign:
             results: list[list[Any]] = reader.next_message()
             reader.wait()
         for receiver, result in enumerate(results):
-            by_sender = defaultdict(list)
+            by_queue = defaultdict(list)
             for sender, number in result:
-                by_sender[sender].append(number)
-            # Those under one topic and then those under the other, in the turns in which they were asked for.
-            expected = [turn * self._pairs + receiver for turn in range(self._turns)]
-            for sender in range(self._pairs):
-                assert by_sender[sender] == expected, (receiver, sender, by_sender[sender], expected)
+                turn = number // self._pairs
+                by_queue[sender, turn % 2].append(number)
+            for sender, topic in itertools.product(range(self._pairs), range(2)):
+                expected = [turn * self._pairs + receiver for turn in range(topic, self._turns, 2)]
+                found = by_queue[sender, topic]
+                assert found == expected, f"receiver {receiver} has {found} from sender {sender}, topic {topic}"
             assert len(result) == self._pairs * self._turns
         assert self._count("notifications") == self.messages, "a message was sent twice"
         assert self._count("notifications WHERE consumed") == self.messages

@@ -84,9 +84,9 @@ async def fill(pairs: int, messages: int, share: int) -> None:
     items = []
     for number in range(pairs):
         receiver = receive_async if number % 2 else receive
-        items.append(EnqueueItem(receiver, (turns, pairs), workflow_id=f"receiver-{number}"))
+        items.append(EnqueueItem(receiver, turns, pairs).with_options(workflow_id=f"receiver-{number}"))
     for number in range(pairs):
-        items.append(EnqueueItem(send, (number, pairs, turns * pairs), workflow_id=f"sender-{number}"))
+        items.append(EnqueueItem(send, number, pairs, turns * pairs).with_options(workflow_id=f"sender-{number}"))
     await DBOS.enqueue_workflows_async(QUEUE, items)
 
 
