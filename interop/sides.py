@@ -22,11 +22,12 @@ PATIENCE_SECONDS = 120
 
 @dataclass
 class Side:
-    """An interpreter that runs `program.py`."""
+    """An interpreter that runs `program.py`, or another program."""
 
     name: str
     python: str
     directory: Path
+    program: Path = PROGRAM
 
     def call(self, url: str, action: str, *ids: str) -> Any:
         """Run an action to its end; what it answers, and the step bodies it executed."""
@@ -46,7 +47,7 @@ class Side:
     def _run(self, url: str, action: str, *ids: str) -> subprocess.CompletedProcess[str]:
         with self._errors.open("ab") as errors:
             return subprocess.run(
-                [self.python, str(PROGRAM), url, action, *ids],
+                [self.python, str(self.program), url, action, *ids],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
