@@ -66,16 +66,12 @@ def send(sender: int, pairs: int, count: int) -> None:
 
 @DBOS.workflow()
 def receive(turns: int, senders: int) -> list[Any]:
-    return [
-        DBOS.recv(topic_of(turn), PATIENCE_SECONDS) for turn in range(turns) for _ in range(senders)
-    ]
+    return [DBOS.recv(topic_of(turn), PATIENCE_SECONDS) for turn in range(turns) for _ in range(senders)]
 
 
 @DBOS.workflow()
 async def receive_async(turns: int, senders: int) -> list[Any]:
-    return [
-        await DBOS.recv_async(topic_of(turn), PATIENCE_SECONDS) for turn in range(turns) for _ in range(senders)
-    ]
+    return [await DBOS.recv_async(topic_of(turn), PATIENCE_SECONDS) for turn in range(turns) for _ in range(senders)]
 
 
 async def fill(pairs: int, messages: int, share: int) -> None:

@@ -399,5 +399,9 @@ def publish(batch: Sequence[Entry], signals: Signals) -> None:
         elif type(record) is MessagesSent and entry.answer is Verdict.APPLIED:
             for message in record.messages:
                 # Under a key another message may have been sent before.
-                found = None if "::" in message.message_id else StoredMessage(message.message_id, message.text, message.serialization)
+                found = (
+                    None
+                    if "::" in message.message_id
+                    else StoredMessage(message.message_id, message.text, message.serialization)
+                )
                 signals.fire("message", (message.destination_id, message.topic), found)

@@ -304,7 +304,9 @@ def _receive(
         failure.__cause__ = error
         step.error, step.serialization = payloads.encode_error_always(failure)
     step.completed_at_ms = execution.engine.clock.now_ms()
-    record = MessageConsumed(execution.workflow_id, execution.owner_token, step.step_id, message.message_id, step, first_of)
+    record = MessageConsumed(
+        execution.workflow_id, execution.owner_token, step.step_id, message.message_id, step, first_of
+    )
     try:
         answer = yield Commit(record)
     except StoreFailed as error:

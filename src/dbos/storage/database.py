@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from ..error import DBOSException
 from ..ids import new_id
@@ -487,7 +487,7 @@ def work_of(records: Sequence[Record], *, effects_first: bool) -> list[Work]:
             continue
         name, lone, changes = EFFECTS[kind]
         # One statement writes nothing twice; the last one counts.
-        written: Sequence[Any] = found
+        written = cast("list[Any]", found)
         rows = list({record.identity(): record.row() for record in written}.values())
         work.append(Work(name, found, rows, changes, lone, is_effect=True))
     if steps and effects_first:
