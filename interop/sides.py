@@ -10,7 +10,10 @@ import json
 import os
 import signal
 import subprocess
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +32,19 @@ class Side:
     directory: Path
     program: Path = PROGRAM
 
+    def running(self, program: str) -> Side:
+        """The same interpreter with another program of this folder."""
+        return replace(self, program=PROGRAM.with_name(program))
+
     def call(self, url: str, action: str, *ids: str) -> Any:
         """Run an action to its end; what it answers, and the step bodies it executed."""
         done = self._run(url, action, *ids)
+        assert done.returncode == 0, f"{self.name} could not {action}: see {self._errors}"
+        return json.loads(done.stdout)
+
+    def answer(self, url: str, action: str) -> Any:
+        """What a program answers that says nothing else."""
+        done = self._run(url, action)
         assert done.returncode == 0, f"{self.name} could not {action}: see {self._errors}"
         return json.loads(done.stdout)
 
@@ -39,6 +52,32 @@ class Side:
         """Start workflows and die in the middle of them."""
         done = self._run(url, "leave")
         assert done.returncode == -signal.SIGKILL, f"{self.name} was not killed: see {self._errors}"
+
+    @contextmanager
+    def started(self, url: str, action: str) -> Iterator[subprocess.Popen[str]]:
+        """A process that performs an action while the block lasts, with its input and output open."""
+        with self._errors.open("ab") as errors:
+            process = subprocess.Popen(
+                [self.python, str(self.program), url, action],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=self.directory,
+                env=self._environment(),
+            )
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def _environment(self) -> dict[str, str]:
+        environment = {**os.environ, "PYTHONHASHSEED": "0"}
+        if self.python != sys.executable:
+            # Where this process finds its packages, others would find ours in place of theirs.
+            environment.pop("PYTHONPATH", None)
+        return environment
 
     @property
     def _errors(self) -> Path:
@@ -54,7 +93,7 @@ class Side:
                 timeout=PATIENCE_SECONDS,
                 check=False,
                 cwd=self.directory,
-                env={**os.environ, "PYTHONHASHSEED": "0"},
+                env=self._environment(),
             )
 
 

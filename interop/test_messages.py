@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ import pytest
 from interop.sides import Databases, Side
 from interop.test_interop import query
 
-PROGRAM = Path(__file__).with_name("messages_program.py")
 MISSING = "['DBOSNonExistentWorkflowError', 'DBOS Error 5: Non-existent `send` destination workflow ID: nobody']"
 EXPECTED = [
     f"[1, {{'x': [2.5, 'naïve ☃']}}, {MISSING}, None, ['step', b'bytes'], 'l1', 'l2', "
@@ -24,7 +21,7 @@ EXPECTED = [
 
 @pytest.fixture
 def pair(ours: Side, incumbent: Side) -> dict[str, Side]:
-    return {side.name: replace(side, program=PROGRAM) for side in (ours, incumbent)}
+    return {side.name: side.running("messages_program.py") for side in (ours, incumbent)}
 
 
 def mailboxes(url: str) -> list[str]:

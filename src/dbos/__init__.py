@@ -16,6 +16,8 @@ Where things are. Imports run downwards only.
                   results      handles, results, status;  listing: many at once
                   management   cancel, resume, application versions
                   options      the Set... blocks, step options
+                  client/      DBOSClient: the same for processes that run no workflows
+                               session: its connection;  one file for each topic
         |
     engine/     what makes calls durable; no SQL
                   debouncing   delay one that waits, with new arguments
@@ -32,6 +34,7 @@ Where things are. Imports run downwards only.
                   scheduler    fire schedules;  schedules: create and change them;  cron: their ticks
                   services     deadlines, delays, other processes;  takeover: of the dead
                   engine       wires them together, and owns the running executions
+                  core         the part of it that a client has;  renaming: of applications
         |
     storage/    what is written down
                   store        the contract
@@ -47,6 +50,8 @@ The names below are public. Everything else may change.
 from . import error
 from .api.app import DBOS
 from .api.bulk import EnqueueItem
+from .api.client.client import DBOSClient
+from .api.client.debouncing import DebouncerClient
 from .api.debouncing import Debouncer
 from .api.decorators import DBOSConfiguredInstance
 from .api.enqueueing import EnqueueOptions
@@ -84,12 +89,14 @@ from .types import (
 __all__ = [
     "ClientScheduleInput",
     "DBOS",
+    "DBOSClient",
     "DBOSConfig",
     "DBOSConfiguredInstance",
     "DBOSContextEnsure",
     "DBOSContextSetAuth",
     "DBOSPortableJSONSerializer",
     "Debouncer",
+    "DebouncerClient",
     "DuplicationPolicy",
     "EnqueueItem",
     "EnqueueOptions",

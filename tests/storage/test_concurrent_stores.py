@@ -13,7 +13,7 @@ import pytest
 from dbos.records import Answer, ExistingWorkflow, Record, Verdict
 from dbos.storage import postgres
 from dbos.storage.database import SqlStore
-from dbos.storage.store import StoreUnavailable
+from dbos.storage.store import StoreUnavailable, StoreUnreachable
 from dbos.types import INTERNAL_QUEUE_NAME
 from tests.helpers import PATIENCE_SECONDS, rows
 from tests.storage.conftest import OpenAnother
@@ -292,7 +292,7 @@ def test_listening_ends_with_the_store_and_reports_a_lost_connection(
         "WHERE l.locktype = 'advisory' AND l.granted AND d.datname = current_database()",
     )
     heard.thread.join(PATIENCE_SECONDS)
-    assert [type(error) for error in heard.errors] == [StoreUnavailable]
+    assert [type(error) for error in heard.errors] == [StoreUnreachable]
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

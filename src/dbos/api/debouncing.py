@@ -67,19 +67,9 @@ class Debouncer(Generic[P, R]):
             if not isinstance(application_name, str) or not application_name:
                 raise DBOSException(f"An application name is a non-empty text, not {application_name!r}")
             check_text(application_name, "application name")
-        queue_name = queue.name if isinstance(queue, Queue) else queue
-        if queue_name is not None:
-            if not isinstance(queue_name, str) or not queue_name:
-                raise DBOSException(f"queue must be a Queue or a non-empty name, not {queue!r}")
-            check_text(queue_name, "queue name")
         self._workflow_name = workflow_name
-        self._timeout_ms: int | None = None
-        if debounce_timeout_sec is not None:
-            # 0 is no limit, too.
-            self._timeout_ms = _milliseconds("debounce_timeout_sec", debounce_timeout_sec) or None
-            if self._timeout_ms is not None and self._timeout_ms < 0:
-                raise DBOSException(f"debounce_timeout_sec must not be negative, but is {debounce_timeout_sec!r}")
-        self._queue_name = queue_name
+        self._queue_name = queue_name_of(queue)
+        self._timeout_ms = timeout_milliseconds(debounce_timeout_sec)
         self._application_name = application_name
 
     @staticmethod
@@ -171,10 +161,8 @@ class Debouncer(Generic[P, R]):
         options = (current_context() or Context()).options
         # Taken before anything can fail, and also by a call that only bounces.
         assigned = take_assigned_id(options)
-        if not isinstance(key, str):
-            raise DBOSException(f"A debounce key is a text, not {key!r}")
-        check_text(key, "debounce key")
-        period_ms = _milliseconds("debounce_period_sec", period_seconds)
+        key = checked_key(key)
+        period_ms = milliseconds("debounce_period_sec", period_seconds)
         _check_options(options, assigned)
         info = engine.registry.workflows.get(self._workflow_name)
         if info is None:
@@ -244,7 +232,33 @@ def _check_options(options: Options, assigned: AssignedID | None) -> None:
         )
 
 
-def _milliseconds(name: str, seconds: object) -> int:
+def queue_name_of(queue: object) -> str | None:
+    """The name of a queue that is given by a Queue or a name."""
+    name = queue.name if isinstance(queue, Queue) else queue
+    if name is None:
+        return None
+    if not isinstance(name, str) or not name:
+        raise DBOSException(f"queue must be a Queue or a non-empty name, not {queue!r}")
+    check_text(name, "queue name")
+    return name
+
+
+def timeout_milliseconds(seconds: object) -> int | None:
+    """A debounce timeout in milliseconds; None and 0 are no limit."""
+    timeout_ms = None if seconds is None else milliseconds("debounce_timeout_sec", seconds) or None
+    if timeout_ms is not None and timeout_ms < 0:
+        raise DBOSException(f"debounce_timeout_sec must not be negative, but is {seconds!r}")
+    return timeout_ms
+
+
+def checked_key(key: object) -> str:
+    if not isinstance(key, str):
+        raise DBOSException(f"A debounce key is a text, not {key!r}")
+    check_text(key, "debounce key")
+    return key
+
+
+def milliseconds(name: str, seconds: object) -> int:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
         raise DBOSException(f"{name} must be a finite number of seconds, not {seconds!r}")
     return max(-LONGEST_MS, min(int(seconds * 1000), LONGEST_MS))

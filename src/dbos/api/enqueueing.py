@@ -93,8 +93,11 @@ class Merged:
     roles: tuple[str | None, list[str] | None] | None
 
 
-def merge(given: Mapping[str, Any], ambient: Options) -> Merged:
-    """Check the options given (keys of EnqueueOptions that are not None) and complete them."""
+def merge(given: Mapping[str, Any], ambient: Options, check: Callable[[Options], None] = check_options) -> Merged:
+    """Check the options given (keys of EnqueueOptions that are not None) and complete them.
+
+    `check` is about combinations of them.
+    """
     check_unsharded(given.get("shard_key"))
     workflow_id, policy = given.get("workflow_id"), given.get("workflow_id_reuse_policy")
     if workflow_id is not None and (not isinstance(workflow_id, str) or not workflow_id.strip()):
@@ -109,13 +112,13 @@ def merge(given: Mapping[str, Any], ambient: Options) -> Merged:
     if "priority" in changes:
         check_priority(changes["priority"])
     if "delay_seconds" in given:
-        changes["delay_until_epoch_ms"] = int((time.time() + given["delay_seconds"]) * 1000)
+        changes["delay_until_epoch_ms"] = _due_ms(given["delay_seconds"])
     if "workflow_timeout" in given:
         changes["timeout"] = _timeout(given["workflow_timeout"])
     if "attributes" in given:
         changes["attributes"] = {**(ambient.attributes or {}), **_checked_attributes(given["attributes"])}
     merged: Options = dataclasses.replace(ambient, **changes)
-    check_options(merged)
+    check(merged)
     roles = None
     if "authenticated_user" in given or "authenticated_roles" in given:
         roles = (given.get("authenticated_user"), given.get("authenticated_roles"))
@@ -150,6 +153,16 @@ def _named(options: EnqueueOptions, args: tuple[Any, ...], kwargs: dict[str, Any
         reject=merged.reject,
         roles=merged.roles,
     )
+
+
+def _due_ms(delay_seconds: Any) -> int:
+    if (
+        isinstance(delay_seconds, bool)
+        or not isinstance(delay_seconds, (int, float))
+        or not math.isfinite(delay_seconds)
+    ):
+        raise DBOSException(f"delay_seconds must be a finite number of seconds, not {delay_seconds!r}")
+    return max(0, min(int((time.time() + delay_seconds) * 1000), 2**63 - 1))
 
 
 def _timeout(seconds: Any) -> Timeout:

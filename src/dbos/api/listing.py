@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..engine.listing import listing_plan
 from ..engine.plans import Plan
 from ..serialization import check_text
 from ..types import ACTIVE_STATUSES, WorkflowFilter, WorkflowStatus, WorkflowStatusString
-from .runtime import blocking, check_unsharded, engine_here, twin
+from .runtime import blocking, check_unsharded, on_engine, twin
+
+if TYPE_CHECKING:
+    from ..engine.core import Core
 
 STATUSES = tuple(status.value for status in WorkflowStatusString)
 
 
-def _list_workflows(
+def workflow_listing(
+    core: Core,
     *,
     workflow_ids: list[str] | None = None,
     status: str | list[str] | None = None,
@@ -48,6 +52,7 @@ def _list_workflows(
     application_name: str | list[str] | None = None,
     shard_key: str | list[str] | None = None,
     parent_shard_key: str | list[str] | None = None,
+    after: WorkflowStatus | tuple[int, str] | None = None,
 ) -> Plan[list[WorkflowStatus]]:
     """The workflows that match all given filters, the oldest first.
 
@@ -67,6 +72,8 @@ def _list_workflows(
         user: Started as this authenticated user.
         queue_name: On this queue, or started from it. Cancelled workflows are on none.
         limit, offset: How many, and how many to leave out before them; default all. 0 is none.
+        after: The last one of the page before, or its `created_at` and `workflow_id`: what stands behind it in the
+            order. However far down, such a page costs no more than the first one.
         sort_desc: The newest first. Workflows of one millisecond are ordered by their id.
         workflow_id_prefix: Whose id begins with this text.
         load_input, load_output: False leaves `input`, or `output` and `error`, None and does not read them.
@@ -94,7 +101,8 @@ def _list_workflows(
     return _listing("DBOS.listWorkflows", locals())
 
 
-def _list_queued_workflows(
+def queued_workflow_listing(
+    core: Core,
     *,
     workflow_ids: list[str] | None = None,
     status: str | list[str] | None = None,
@@ -123,6 +131,7 @@ def _list_queued_workflows(
     application_name: str | list[str] | None = None,
     shard_key: str | list[str] | None = None,
     parent_shard_key: str | list[str] | None = None,
+    after: WorkflowStatus | tuple[int, str] | None = None,
 ) -> Plan[list[WorkflowStatus]]:
     """The workflows on queues that wait or run, the oldest first; the filters are those of `list_workflows`.
 
@@ -137,17 +146,17 @@ def _list_queued_workflows(
 class ListingCalls:
     """`DBOS.list_workflows` and `DBOS.list_queued_workflows`."""
 
-    list_workflows = blocking("list_workflows", _list_workflows)
-    list_workflows_async = twin("list_workflows", _list_workflows)
-    list_queued_workflows = blocking("list_queued_workflows", _list_queued_workflows)
-    list_queued_workflows_async = twin("list_queued_workflows", _list_queued_workflows)
+    list_workflows = blocking("list_workflows", on_engine(workflow_listing))
+    list_workflows_async = twin("list_workflows", on_engine(workflow_listing))
+    list_queued_workflows = blocking("list_queued_workflows", on_engine(queued_workflow_listing))
+    list_queued_workflows_async = twin("list_queued_workflows", on_engine(queued_workflow_listing))
 
 
 def _listing(step_name: str, given: dict[str, Any]) -> Plan[list[WorkflowStatus]]:
-    engine = engine_here()
+    core: Core = given["core"]
     check_unsharded(given["shard_key"])
     check_unsharded(given["parent_shard_key"])
-    return listing_plan(engine, step_name, make_filter(given, engine.settings.name))
+    return listing_plan(core, step_name, make_filter(given, core.application_name))
 
 
 def make_filter(given: dict[str, Any], own_application: str | None) -> WorkflowFilter:
@@ -221,7 +230,22 @@ def make_filter(given: dict[str, Any], own_application: str | None) -> WorkflowF
         newest_first=flag("sort_desc", False),
         limit=count("limit"),
         offset=count("offset") or 0,
+        after=_place(given.get("after")),
     )
+
+
+def _place(after: WorkflowStatus | tuple[int, str] | None) -> tuple[int, str] | None:
+    """Where the page before has ended."""
+    place: Any = (after.created_at, after.workflow_id) if isinstance(after, WorkflowStatus) else after
+    if place is None:
+        return None
+    if not isinstance(place, (tuple, list)) or [type(part) for part in place] != [int, str]:
+        raise ValueError(
+            f"after must be a WorkflowStatus, or its created_at and its workflow_id as (1767225600000, 'id'), "
+            f"not {after!r}"
+        )
+    check_text(place[1], "workflow id")
+    return place[0], place[1]
 
 
 def _milliseconds(argument: str, given: dict[str, Any]) -> int | None:

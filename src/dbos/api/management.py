@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from ..engine.operations import operation_plan
 from ..engine.plans import Plan, Read
 from ..engine.running_loop import refuse_running_loop
+from ..engine.versions import latest_version_plan, list_versions_plan, promote_version_plan
 from ..error import DBOSException, DBOSNonExistentWorkflowError
-from ..serialization import check_text
-from ..storage.store import Store
 from ..types import VersionInfo
 from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync
 from .runtime import blocking, check_ids, check_unsharded, current_engine, engine_here, run, run_async, twin
 
 if TYPE_CHECKING:
-    from ..engine.engine import Engine
+    from ..engine.core import Core
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,7 +43,7 @@ def _cancel_workflow(workflow_id: str, *, cancel_children: bool = False, shard_k
     return _cancel_workflows([workflow_id], cancel_children=cancel_children, shard_key=shard_key)
 
 
-def _cancel(engine: Engine, workflow_ids: list[str], cancel_children: bool) -> Plan[None]:
+def _cancel(engine: Core, workflow_ids: list[str], cancel_children: bool) -> Plan[None]:
     level = workflow_ids
     seen = set(level)
     while level:
@@ -67,7 +66,7 @@ def _resume_workflows(
     return operation_plan("DBOS.resumeWorkflow", _resume(engine_here(), list(workflow_ids), queue_name))
 
 
-def _resume(engine: Engine, workflow_ids: list[str], queue_name: str | None) -> Plan[None]:
+def _resume(engine: Core, workflow_ids: list[str], queue_name: str | None) -> Plan[None]:
     existing: list[str] = yield Read(lambda store: store.find_existing(workflow_ids))
     missing = [workflow_id for workflow_id in workflow_ids if workflow_id not in set(existing)]
     if missing:
@@ -75,9 +74,9 @@ def _resume(engine: Engine, workflow_ids: list[str], queue_name: str | None) -> 
     queues: list[str] = yield Read(
         lambda store: store.resume_workflows(workflow_ids, queue_name or None, engine.clock.now_ms())
     )
-    engine.dispatcher.note_queued(queues)
+    engine.note_queued(queues)
     if queue_name:
-        engine.dispatcher.warnings.note(queue_name, None, engine.settings.name)
+        engine.note_placed(queue_name, None, engine.application_name)
 
 
 def _set_workflow_delay(
@@ -101,21 +100,26 @@ def _set_workflow_delay(
     """
     check_unsharded(shard_key)
     check_ids(workflow_id)
+    engine = engine_here()
+    due_ms = due_time_ms(engine, delay_seconds, delay_until_epoch_ms)
+    return operation_plan("DBOS.setWorkflowDelay", _delay(engine, workflow_id, due_ms))
+
+
+def due_time_ms(engine: Core, delay_seconds: float | None, delay_until_epoch_ms: int | None) -> int:
+    """The time that one of the two means, in ms since the epoch; DBOSException unless exactly one has a meaning."""
     if (delay_seconds is None) == (delay_until_epoch_ms is None):
         raise DBOSException("set_workflow_delay needs exactly one of delay_seconds and delay_until_epoch_ms")
     given = delay_until_epoch_ms if delay_seconds is None else delay_seconds
     if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given < 2**63:
         raise DBOSException(f"The delay must be a number from 0 on, not {given!r}")
-    engine = engine_here()
     if delay_seconds is not None:
-        delay_until_epoch_ms = engine.clock.now_ms() + int(delay_seconds * 1000)
-    assert delay_until_epoch_ms is not None
-    return operation_plan("DBOS.setWorkflowDelay", _delay(engine, workflow_id, int(delay_until_epoch_ms)))
+        return engine.clock.now_ms() + int(delay_seconds * 1000)
+    return int(given)
 
 
-def _delay(engine: Engine, workflow_id: str, due_ms: int) -> Plan[None]:
+def _delay(engine: Core, workflow_id: str, due_ms: int) -> Plan[None]:
     if (yield Read(lambda store: store.set_workflow_delay(workflow_id, due_ms, engine.clock.now_ms()))):
-        engine.delays.add(due_ms)
+        engine.note_delayed(due_ms)
 
 
 def _in_thread(function: Callable[P, R]) -> staticmethod[P, Coroutine[Any, Any, R]]:
@@ -131,26 +135,16 @@ def _in_thread(function: Callable[P, R]) -> staticmethod[P, Coroutine[Any, Any, 
 # Application versions. Never recorded: a replay asks again.
 
 
-def _ask(engine: Engine, query: Callable[[Store], R]) -> R:
-    def plan() -> Plan[R]:
-        answer: R = yield Read(query)
-        return answer
-
-    return run(engine, plan())
-
-
 def _list_application_versions() -> list[VersionInfo]:
     """Own and unowned application versions, newest first."""
     engine = current_engine()
-    return _ask(engine, lambda store: store.list_versions(engine.settings.name))
+    return run(engine, list_versions_plan(engine))
 
 
 def _get_latest_application_version() -> VersionInfo:
     """The version with the highest timestamp; DBOSException when none is registered."""
-    versions = _list_application_versions()
-    if not versions:
-        raise DBOSException("No application versions found")
-    return versions[0]
+    engine = current_engine()
+    return run(engine, latest_version_plan(engine))
 
 
 def _set_latest_application_version(version_name: str, *, application_name: str | None = None) -> None:
@@ -159,13 +153,8 @@ def _set_latest_application_version(version_name: str, *, application_name: str 
     Raises:
         DBOSException: no such version is registered, or another application owns it.
     """
-    check_text(version_name, "application version")
     engine = current_engine()
-    owner = application_name or engine.settings.name
-    now_ms = engine.clock.now_ms()
-    if not _ask(engine, lambda store: store.promote_version(version_name, owner, now_ms)):
-        known = ", ".join(version["version_name"] for version in _list_application_versions()[:10])
-        raise DBOSException(f"Application version {version_name!r} is not registered. Known versions: {known}")
+    run(engine, promote_version_plan(engine, version_name, application_name))
 
 
 class ManagementCalls:

@@ -14,7 +14,7 @@ from ..storage.store import Store
 from ..types import QueueConfig, RateLimit
 from .enqueueing import EnqueueCalls
 from .handles import WorkflowHandle, WorkflowHandleAsync
-from .runtime import engine_here, run
+from .runtime import APPLICATION, Host
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -90,25 +90,25 @@ def check_numbers(queue: QueueConfig) -> None:
             raise ValueError(f"Queue {queue.name!r}: {name} must be a whole number, not {value!r}")
 
 
-def ask(query: Callable[[Store], T]) -> T:
+def ask(host: Host, query: Callable[[Store], T]) -> T:
     """A query of the store, repeated until it answers. Queues are never recorded: a replay asks again."""
 
     def plan() -> Plan[T]:
         answer: T = yield Read(query)
         return answer
 
-    return run(engine_here(), plan())
+    return host.run(plan())
 
 
-def warn_of_other_owner(name: str, owner: str | None, what: str) -> None:
+def warn_of_other_owner(host: Host, name: str, owner: str | None, what: str) -> None:
     """Any process may change any queue (03 R16, R22). It shall not happen unnoticed."""
-    own = engine_here().settings.name
-    if owner not in (None, own):
+    own = host.core.application_name
+    if own is not None and owner not in (None, own):
         logger.warning("Queue %r, which application %r has %s, belongs to application %r", name, own, what, owner)
 
 
-async def in_thread(function: Callable[[], T]) -> T:
-    return await engine_here().loops.in_thread(function)
+async def in_thread(host: Host, function: Callable[[], T]) -> T:
+    return await host.core.loops.in_thread(function)
 
 
 # --- one queue
@@ -127,6 +127,7 @@ class Queue:
     name: str
     application_name: str | None
     database_backed_queue: bool
+    _host: Host
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise DBOSException("Queues are made with DBOS.register_queue(name, ...), not by calling Queue")
@@ -141,19 +142,19 @@ class Queue:
 
     def _read_quietly(self) -> QueueConfig:
         name = self.name
-        found = ask(lambda store: store.find_queue(name))
+        found = ask(self._host, lambda store: store.find_queue(name))
         if found is None:
             raise DBOSException(f"Queue {name!r} does not exist any more; register it again")
         self.application_name = found.application_name
         return found
 
     def _change(self, field: str, value: Any, *, must_exist: bool = True) -> None:
-        engine = engine_here()
+        core = self._host.core
         if running_loop() is not None:
             logger.warning("Queue %r is changed on a running event loop, which waits for the database", self.name)
         while True:
             name = self.name
-            found = ask(lambda store: store.find_queue(name))
+            found = ask(self._host, lambda store: store.find_queue(name))
             if found is None:
                 if must_exist:
                     raise DBOSException(f"Queue {name!r} does not exist any more; register it again")
@@ -161,10 +162,10 @@ class Queue:
             changed = dataclasses.replace(found, **{field: value})
             check_numbers(changed)
             check(changed, field)
-            if ask(lambda store: store.update_queue(changed, engine.clock.now_ms())):
-                warn_of_other_owner(name, found.application_name, f"changed ({field})")
+            if ask(self._host, lambda store: store.update_queue(changed, core.clock.now_ms())):
+                warn_of_other_owner(self._host, name, found.application_name, f"changed ({field})")
                 break
-        engine.dispatcher.read_configuration_now()
+        core.note_reconfigured()
 
     # Each setting: a property, and the ways to read and change it from async code.
 
@@ -209,28 +210,28 @@ class Queue:
         return self._read().polling_interval_seconds
 
     async def get_global_concurrency_async(self) -> int | None:
-        return (await in_thread(self._read_quietly)).global_concurrency
+        return (await in_thread(self._host, self._read_quietly)).global_concurrency
 
     async def get_concurrency_async(self) -> int | None:
-        return (await in_thread(self._read_quietly)).global_concurrency
+        return (await in_thread(self._host, self._read_quietly)).global_concurrency
 
     async def get_worker_concurrency_async(self) -> int | None:
-        return (await in_thread(self._read_quietly)).worker_concurrency
+        return (await in_thread(self._host, self._read_quietly)).worker_concurrency
 
     async def get_limiter_async(self) -> QueueRateLimit | None:
-        return _limiter((await in_thread(self._read_quietly)).rate_limit)
+        return _limiter((await in_thread(self._host, self._read_quietly)).rate_limit)
 
     async def get_partition_concurrency_async(self) -> int | None:
-        return (await in_thread(self._read_quietly)).partition_concurrency
+        return (await in_thread(self._host, self._read_quietly)).partition_concurrency
 
     async def get_partition_worker_concurrency_async(self) -> int | None:
-        return (await in_thread(self._read_quietly)).partition_worker_concurrency
+        return (await in_thread(self._host, self._read_quietly)).partition_worker_concurrency
 
     async def get_partition_limiter_async(self) -> QueueRateLimit | None:
-        return _limiter((await in_thread(self._read_quietly)).partition_rate_limit)
+        return _limiter((await in_thread(self._host, self._read_quietly)).partition_rate_limit)
 
     async def get_polling_interval_sec_async(self) -> float:
-        return (await in_thread(self._read_quietly)).polling_interval_seconds
+        return (await in_thread(self._host, self._read_quietly)).polling_interval_seconds
 
     def set_global_concurrency(self, value: int | None) -> None:
         """Change the limit, None removes it; ValueError when it contradicts another one. 0 pauses the queue."""
@@ -265,47 +266,57 @@ class Queue:
         self._change("polling_interval_seconds", value, must_exist=False)
 
     async def set_global_concurrency_async(self, value: int | None) -> None:
-        await in_thread(lambda: self.set_global_concurrency(value))
+        await in_thread(self._host, lambda: self.set_global_concurrency(value))
 
     async def set_concurrency_async(self, value: int | None) -> None:
-        await in_thread(lambda: self.set_global_concurrency(value))
+        await in_thread(self._host, lambda: self.set_global_concurrency(value))
 
     async def set_worker_concurrency_async(self, value: int | None) -> None:
-        await in_thread(lambda: self.set_worker_concurrency(value))
+        await in_thread(self._host, lambda: self.set_worker_concurrency(value))
 
     async def set_limiter_async(self, value: QueueRateLimit | None) -> None:
-        await in_thread(lambda: self.set_limiter(value))
+        await in_thread(self._host, lambda: self.set_limiter(value))
 
     async def set_partition_concurrency_async(self, value: int | None) -> None:
-        await in_thread(lambda: self.set_partition_concurrency(value))
+        await in_thread(self._host, lambda: self.set_partition_concurrency(value))
 
     async def set_partition_worker_concurrency_async(self, value: int | None) -> None:
-        await in_thread(lambda: self.set_partition_worker_concurrency(value))
+        await in_thread(self._host, lambda: self.set_partition_worker_concurrency(value))
 
     async def set_partition_limiter_async(self, value: QueueRateLimit | None) -> None:
-        await in_thread(lambda: self.set_partition_limiter(value))
+        await in_thread(self._host, lambda: self.set_partition_limiter(value))
 
     async def set_polling_interval_sec_async(self, value: float) -> None:
-        await in_thread(lambda: self.set_polling_interval_sec(value))
+        await in_thread(self._host, lambda: self.set_polling_interval_sec(value))
 
     def enqueue(self, func: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]:
-        """Put a workflow on this queue; as `DBOS.enqueue_workflow`."""
+        """Put a workflow on this queue; as `DBOS.enqueue_workflow`. A client's queue refuses: it knows no functions."""
+        self._refuse_to_enqueue()
         return EnqueueCalls.enqueue_workflow(self.name, func, *args, **kwargs)
 
     async def enqueue_async(
         self, func: Callable[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs
     ) -> WorkflowHandleAsync[R]:
         """As `enqueue`, from async code."""
+        self._refuse_to_enqueue()
         return await EnqueueCalls.enqueue_workflow_async(self.name, func, *args, **kwargs)
+
+    def _refuse_to_enqueue(self) -> None:
+        if self._host is not APPLICATION:
+            raise DBOSException(
+                f"Queue {self.name!r} comes from a DBOSClient, which knows no functions. Enqueue by name with "
+                f"client.enqueue({{'workflow_name': ..., 'queue_name': {self.name!r}}}, ...)"
+            )
 
 
 def _limiter(rate: RateLimit | None) -> QueueRateLimit | None:
     return None if rate is None else {"limit": rate.limit, "period": rate.period_seconds}
 
 
-def make_queue(config: QueueConfig) -> Queue:
+def make_queue(host: Host, config: QueueConfig) -> Queue:
     queue = object.__new__(Queue)
     queue.name = config.name
     queue.application_name = config.application_name
     queue.database_backed_queue = True
+    queue._host = host
     return queue

@@ -21,10 +21,11 @@ from .queue import (
     rate_limit,
     warn_of_other_owner,
 )
-from .runtime import engine_here, state
+from .runtime import APPLICATION, Host, engine_here, state
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
+    from ..storage.store import Store
 
 RESERVED_PREFIX = "_dbos_"
 
@@ -34,15 +35,9 @@ QueueConflictResolution = Literal["update_if_latest_version", "always_update", "
 def _register(engine: Engine, queue: QueueConfig, on_conflict: str) -> Queue:
     overwrite = on_conflict == "always_update"
     if on_conflict not in ("always_update", "never_update"):
-        versions = ask(lambda store: store.list_versions(queue.application_name or "", 1))
-        overwrite = not versions or versions[0]["version_name"] == engine.application_version
-    is_new = ask(lambda store: store.find_queue(queue.name)) is None
-    found = ask(lambda store: store.register_queue(queue, engine.clock.now_ms(), overwrite=overwrite))
-    if found.application_name not in (None, queue.application_name):
-        raise DBOSException(
-            f"Queue {queue.name!r} belongs to application {found.application_name!r}, so application "
-            f"{queue.application_name!r} cannot register it. Choose another name, or delete that queue first."
-        )
+        overwrite = ask(APPLICATION, lambda store: _runs_latest(engine, store))
+    is_new = ask(APPLICATION, lambda store: store.find_queue(queue.name)) is None
+    found = register(APPLICATION, queue, overwrite=overwrite)
     if is_new:
         listens = engine.dispatcher.listens_to
         logger.info(
@@ -50,8 +45,87 @@ def _register(engine: Engine, queue: QueueConfig, on_conflict: str) -> Queue:
             found,
             "listens" if listens is None or queue.name in listens else "does not listen",
         )
-    engine.dispatcher.read_configuration_now()
-    return make_queue(found)
+    return make_queue(APPLICATION, found)
+
+
+def _runs_latest(engine: Engine, store: Store) -> bool:
+    versions = store.list_versions(engine.settings.name, 1)
+    return not versions or versions[0]["version_name"] == engine.application_version
+
+
+# --- what a client does too
+
+
+def register(host: Host, queue: QueueConfig, *, overwrite: bool) -> QueueConfig:
+    """Insert or replace a queue; DBOSException when it belongs to another application."""
+    core = host.core
+    found = ask(host, lambda store: store.register_queue(queue, core.clock.now_ms(), overwrite=overwrite))
+    if queue.application_name is not None and found.application_name not in (None, queue.application_name):
+        raise DBOSException(
+            f"Queue {queue.name!r} belongs to application {found.application_name!r}, so application "
+            f"{queue.application_name!r} cannot register it. Choose another name, or delete that queue first."
+        )
+    core.note_reconfigured()
+    return found
+
+
+def configure(
+    name: str,
+    application_name: str | None,
+    *,
+    partition_limiter: QueueRateLimit | None,
+    limiter: QueueRateLimit | None,
+    polling_interval_sec: float,
+    concurrency: int | None,
+    global_concurrency: int | None,
+    **limits: int | None,
+) -> QueueConfig:
+    """The arguments of `register_queue` as a configuration; ValueError when they are wrong or contradict each other."""
+    if not isinstance(name, str):
+        raise ValueError(f"A queue name is a text, not {name!r}")
+    check_text(name, "queue name")
+    if name.startswith(RESERVED_PREFIX):
+        raise ValueError(f"Queue names that start with {RESERVED_PREFIX!r} are reserved; {name!r} is one")
+    if concurrency is not None and global_concurrency is not None:
+        raise ValueError(
+            f"Queue {name!r}: concurrency ({concurrency}) is the former name of global_concurrency "
+            f"({global_concurrency}); give one of the two"
+        )
+    queue = QueueConfig(
+        name,
+        application_name,
+        concurrency if global_concurrency is None else global_concurrency,
+        rate_limit=rate_limit("limiter", limiter),
+        partition_rate_limit=rate_limit("partition_limiter", partition_limiter),
+        polling_interval_seconds=polling_interval_sec,
+        **cast(Any, limits),
+    )
+    check_numbers(queue)
+    check(queue)
+    return queue
+
+
+def retrieve(host: Host, name: str) -> Queue | None:
+    check_text(name, "queue name")
+    found = ask(host, lambda store: store.find_queue(name))
+    return None if found is None else make_queue(host, found)
+
+
+def list_queues(host: Host, application_name: str | list[str] | None) -> list[Queue]:
+    if application_name is None:
+        own = host.core.application_name
+        names = None if own is None else [own]
+    elif isinstance(application_name, str):
+        names = [application_name] if application_name else None
+    else:
+        names = list(application_name) or None
+    return [make_queue(host, found) for found in ask(host, lambda store: store.list_queues(names))]
+
+
+def delete(host: Host, name: str) -> None:
+    check_text(name, "queue name")
+    warn_of_other_owner(host, name, ask(host, lambda store: store.delete_queue(name)), "deleted")
+    host.core.note_reconfigured()
 
 
 class QueueCalls:
@@ -127,6 +201,7 @@ class QueueCalls:
     ) -> Queue:
         """As `register_queue`, from async code."""
         return await in_thread(
+            APPLICATION,
             lambda: cls._register_queue(
                 name,
                 worker_concurrency=worker_concurrency,
@@ -138,57 +213,24 @@ class QueueCalls:
                 polling_interval_sec=polling_interval_sec,
                 on_conflict=on_conflict,
                 concurrency=concurrency,
-            )
+            ),
         )
 
     @classmethod
-    def _register_queue(
-        cls,
-        name: str,
-        *,
-        partition_limiter: QueueRateLimit | None,
-        limiter: QueueRateLimit | None,
-        polling_interval_sec: float,
-        on_conflict: str,
-        concurrency: int | None,
-        global_concurrency: int | None,
-        **limits: int | None,
-    ) -> Queue:
+    def _register_queue(cls, name: str, *, on_conflict: str, **arguments: Any) -> Queue:
         engine = engine_here()
-        if not isinstance(name, str):
-            raise ValueError(f"A queue name is a text, not {name!r}")
-        check_text(name, "queue name")
-        if name.startswith(RESERVED_PREFIX):
-            raise ValueError(f"Queue names that start with {RESERVED_PREFIX!r} are reserved; {name!r} is one")
-        if concurrency is not None and global_concurrency is not None:
-            raise ValueError(
-                f"Queue {name!r}: concurrency ({concurrency}) is the former name of global_concurrency "
-                f"({global_concurrency}); give one of the two"
-            )
-        total = concurrency if global_concurrency is None else global_concurrency
-        queue = QueueConfig(
-            name,
-            engine.settings.name,
-            total,
-            rate_limit=rate_limit("limiter", limiter),
-            partition_rate_limit=rate_limit("partition_limiter", partition_limiter),
-            polling_interval_seconds=polling_interval_sec,
-            **cast(Any, limits),
-        )
-        check_numbers(queue)
-        check(queue)
-        return _register(engine, queue, on_conflict)
+        return _register(engine, configure(name, engine.settings.name, **arguments), on_conflict)
 
     @classmethod
     def retrieve_queue(cls, name: str) -> Queue | None:
         """The queue of that name, whoever owns it; None when it is not registered."""
         refuse_running_loop("retrieve_queue")
-        return _retrieve(name)
+        return retrieve(APPLICATION, name)
 
     @classmethod
     async def retrieve_queue_async(cls, name: str) -> Queue | None:
         """As `retrieve_queue`, from async code."""
-        return await in_thread(lambda: _retrieve(name))
+        return await in_thread(APPLICATION, lambda: retrieve(APPLICATION, name))
 
     @classmethod
     def list_queues(cls, *, application_name: str | list[str] | None = None) -> list[Queue]:
@@ -199,12 +241,12 @@ class QueueCalls:
                 application; an empty text or list is all applications.
         """
         refuse_running_loop("list_queues")
-        return _list(application_name)
+        return list_queues(APPLICATION, application_name)
 
     @classmethod
     async def list_queues_async(cls, *, application_name: str | list[str] | None = None) -> list[Queue]:
         """As `list_queues`, from async code."""
-        return await in_thread(lambda: _list(application_name))
+        return await in_thread(APPLICATION, lambda: list_queues(APPLICATION, application_name))
 
     @classmethod
     def delete_queue(cls, name: str) -> None:
@@ -213,12 +255,12 @@ class QueueCalls:
         A queue of another application is deleted too, with a warning that names the owner.
         """
         refuse_running_loop("delete_queue")
-        _delete(name)
+        delete(APPLICATION, name)
 
     @classmethod
     async def delete_queue_async(cls, name: str) -> None:
         """As `delete_queue`, from async code."""
-        await in_thread(lambda: _delete(name))
+        await in_thread(APPLICATION, lambda: delete(APPLICATION, name))
 
     @classmethod
     def listen_queues(cls, queues: Sequence[str]) -> None:
@@ -241,25 +283,3 @@ class QueueCalls:
         if isinstance(queues, str) or not all(isinstance(name, str) for name in queues):
             raise DBOSException(f"listen_queues takes a sequence of queue names, not {queues!r}")
         instance.listens_to = frozenset(queues)
-
-
-def _retrieve(name: str) -> Queue | None:
-    check_text(name, "queue name")
-    found = ask(lambda store: store.find_queue(name))
-    return None if found is None else make_queue(found)
-
-
-def _list(application_name: str | list[str] | None) -> list[Queue]:
-    if application_name is None:
-        names: list[str] | None = [engine_here().settings.name]
-    elif isinstance(application_name, str):
-        names = [application_name] if application_name else None
-    else:
-        names = list(application_name) or None
-    return [make_queue(found) for found in ask(lambda store: store.list_queues(names))]
-
-
-def _delete(name: str) -> None:
-    check_text(name, "queue name")
-    warn_of_other_owner(name, ask(lambda store: store.delete_queue(name)), "deleted")
-    engine_here().dispatcher.read_configuration_now()

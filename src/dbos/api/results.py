@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..engine.plans import Plan
 from ..engine.running_loop import refuse_running_loop
 from ..engine.waiting import existing_status_plan, result_plan, status_plan, steps_plan, wait_first_plan
 from ..types import StepInfo, WorkflowStatus
 from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync
-from .runtime import blocking, check_ids, check_unsharded, engine_here, run, run_async, twin
+from .runtime import blocking, check_ids, check_unsharded, engine_here, on_engine, run, run_async, twin
+
+if TYPE_CHECKING:
+    from ..engine.core import Core
 
 
 def _get_result(workflow_id: str, *, shard_key: str | None = None) -> Plan[Any]:
@@ -33,7 +36,8 @@ def _get_workflow_status(workflow_id: str, *, shard_key: str | None = None) -> P
     return status_plan(engine_here(), workflow_id)
 
 
-def _list_workflow_steps(
+def step_listing(
+    core: Core,
     workflow_id: str,
     *,
     load_output: bool = True,
@@ -54,10 +58,10 @@ def _list_workflow_steps(
     """
     check_unsharded(shard_key)
     check_ids(workflow_id)
-    return steps_plan(engine_here(), workflow_id, load_output, limit, offset)
+    return steps_plan(core, workflow_id, load_output, limit, offset)
 
 
-def _distinct_ids(handles: Sequence[Any]) -> list[str]:
+def distinct_ids(handles: Sequence[Any]) -> list[str]:
     ids = [handle.workflow_id for handle in handles]
     if not ids:
         raise ValueError("wait_first needs at least one handle")
@@ -73,8 +77,8 @@ class ResultCalls:
     get_result_async = twin("get_result", _get_result)
     get_workflow_status = blocking("get_workflow_status", _get_workflow_status)
     get_workflow_status_async = twin("get_workflow_status", _get_workflow_status)
-    list_workflow_steps = blocking("list_workflow_steps", _list_workflow_steps)
-    list_workflow_steps_async = twin("list_workflow_steps", _list_workflow_steps)
+    list_workflow_steps = blocking("list_workflow_steps", on_engine(step_listing))
+    list_workflow_steps_async = twin("list_workflow_steps", on_engine(step_listing))
 
     @staticmethod
     def retrieve_workflow(
@@ -120,7 +124,7 @@ class ResultCalls:
         Durability: in workflow code the winner is recorded as one step; a replay returns its handle.
         """
         refuse_running_loop("wait_first")
-        ids = _distinct_ids(handles)
+        ids = distinct_ids(handles)
         engine = engine_here()
         winner = run(engine, wait_first_plan(engine, ids, polling_interval_sec))
         return {handle.workflow_id: handle for handle in handles}[winner]
@@ -130,7 +134,7 @@ class ResultCalls:
         handles: list[WorkflowHandleAsync[Any]], *, polling_interval_sec: float = 1.0
     ) -> WorkflowHandleAsync[Any]:
         """As `wait_first`, with async handles."""
-        ids = _distinct_ids(handles)
+        ids = distinct_ids(handles)
         engine = engine_here()
         winner = await run_async(engine, wait_first_plan(engine, ids, polling_interval_sec))
         return {handle.workflow_id: handle for handle in handles}[winner]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from ..engine.context import current_execution
 from ..engine.errors import EngineStopped, ExecutionInterrupted
@@ -16,6 +17,7 @@ from ..error import DBOSException
 from ..serialization import check_text
 
 if TYPE_CHECKING:
+    from ..engine.core import Core
     from ..engine.engine import Engine
     from .app import DBOS
 
@@ -70,6 +72,51 @@ def engine_here() -> Engine:
     """The engine of the running workflow, else that of the launched application."""
     execution = current_execution()
     return execution.engine if execution is not None else current_engine()
+
+
+class Host(Protocol):
+    """Where the calls of an object run: in the application of this process, or through a client."""
+
+    @property
+    def core(self) -> Core: ...
+
+    def run(self, plan: Plan[T]) -> T:
+        """Carry a plan out on this thread."""
+        ...
+
+
+class _Application:
+    """The engine of the running workflow, else of the launched application, whichever that is at the time."""
+
+    @property
+    def core(self) -> Core:
+        return engine_here()
+
+    def run(self, plan: Plan[T]) -> T:
+        return run(engine_here(), plan)
+
+
+APPLICATION: Host = _Application()
+
+
+def on_engine(operation: Callable[Concatenate[Core, P], Plan[T]]) -> Callable[P, Plan[T]]:
+    """An operation that clients have too, on the engine of the running workflow or of the launched application."""
+
+    @functools.wraps(operation)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Plan[T]:
+        return operation(engine_here(), *args, **kwargs)
+
+    call.__signature__ = signature_without_core(operation)  # type: ignore[attr-defined]
+    return call
+
+
+def signature_without_core(operation: Callable[..., Any], *, first: str | None = None) -> inspect.Signature:
+    """The signature of an operation without its first parameter, or with that under another name."""
+    signature = inspect.signature(operation)
+    core, *others = signature.parameters.values()
+    if first is not None:
+        others = [core.replace(name=first, annotation=inspect.Parameter.empty), *others]
+    return signature.replace(parameters=others)
 
 
 def check_ids(*workflow_ids: str) -> None:

@@ -19,9 +19,10 @@ from ..serialization import check_text, explain
 from ..types import CatchUp, Overlap, QueueConfig, Schedule, WorkflowSchedule, schedule_id_with
 from .decorators import WORKFLOW_ATTRIBUTE
 from .handles import Handle, WorkflowHandle
-from .runtime import blocking, check_unsharded, engine_here, run, state, twin
+from .runtime import blocking, check_unsharded, engine_here, on_engine, run, state, twin
 
 if TYPE_CHECKING:
+    from ..engine.core import Core
     from ..engine.engine import Engine
 
 ScheduledWorkflow = Union[Callable[[datetime, Any], None], Callable[[datetime, Any], Coroutine[Any, Any, None]]]
@@ -48,9 +49,7 @@ class ScheduleInput(_ScheduleInput, total=False):
     catch_up: CatchUp | None
 
 
-class ClientScheduleInput(TypedDict, total=False):
-    """One schedule for a client, which names its workflow instead of having it."""
-
+class _ClientScheduleInput(TypedDict, total=False):
     schedule_name: str
     workflow_name: str
     workflow_class_name: str | None
@@ -61,6 +60,16 @@ class ClientScheduleInput(TypedDict, total=False):
     queue_name: str | None
     application_name: str | None
     shard_key: str | None
+
+
+class ClientScheduleInput(_ClientScheduleInput, total=False):
+    """One schedule for `DBOSClient.apply_schedules`: the arguments of `DBOSClient.create_schedule`.
+
+    `schedule_name`, `workflow_name` and `schedule` are required.
+    """
+
+    overlap: Overlap
+    catch_up: CatchUp | None
 
 
 def _create(
@@ -147,23 +156,28 @@ def _apply_plan(engine: Engine, schedules: Sequence[ScheduleInput]) -> Plan[None
         except DBOSWorkflowFunctionNotFoundError:
             raise
         except DBOSException as error:
-            raise DBOSException(f"Entry {index} of the schedules: {error.message}") from error
+            raise entry_error(index, error) from error
     from ..engine import schedules as plans
 
     yield from plans.apply_plan(engine, made)
 
 
-def _get(name: str) -> Plan[WorkflowSchedule | None]:
+def entry_error(index: int, error: DBOSException) -> DBOSException:
+    return DBOSException(f"Entry {index} of the schedules: {error.message}")
+
+
+def schedule_lookup(core: Core, name: str) -> Plan[WorkflowSchedule | None]:
     """The schedule of this name, whatever its application; None if there is none.
 
     Durability: in workflow code recorded as the step `DBOS.getSchedule`.
     """
     from ..engine import schedules as plans
 
-    return plans.find_plan(engine_here(), _checked_name(name))
+    return plans.find_plan(core, checked_name(name))
 
 
-def _list(
+def schedule_listing(
+    core: Core,
     *,
     status: str | list[str] | None = None,
     workflow_name: str | list[str] | None = None,
@@ -180,10 +194,11 @@ def _list(
 
     Durability: in workflow code recorded as the step `DBOS.listSchedules`.
     """
-    engine = engine_here()
     statuses, names = _several(status), _several(workflow_name)
     prefixes = None if schedule_name_prefix is None else tuple(_several(schedule_name_prefix) or ())
-    applications: list[str] | None = [engine.settings.name] if application_name is None else _several(application_name)
+    applications: list[str] | None = _several(application_name)
+    if application_name is None and core.application_name is not None:
+        applications = [core.application_name]
 
     def wanted(schedule: Schedule) -> bool:
         return (
@@ -194,37 +209,37 @@ def _list(
 
     from ..engine import schedules as plans
 
-    return plans.list_plan(engine, applications if any(applications or ()) else None, wanted)
+    return plans.list_plan(core, applications if any(applications or ()) else None, wanted)
 
 
-def _delete(name: str) -> Plan[None]:
+def schedule_deletion(core: Core, name: str) -> Plan[None]:
     """Delete a schedule; nothing happens if there is none. Runs that are enqueued already stay.
 
     Durability: in workflow code recorded as the step `DBOS.deleteSchedule`, in the transaction that deletes it.
     """
     from ..engine import schedules as plans
 
-    return plans.delete_plan(engine_here(), _checked_name(name))
+    return plans.delete_plan(core, checked_name(name))
 
 
-def _pause(name: str) -> Plan[None]:
+def schedule_pause(core: Core, name: str) -> Plan[None]:
     """Let a schedule not fire until it is resumed; nothing happens if there is none.
 
     Durability: in workflow code recorded as the step `DBOS.pauseSchedule`, in the transaction that pauses it.
     """
     from ..engine import schedules as plans
 
-    return plans.set_status_plan(engine_here(), _checked_name(name), "PAUSED")
+    return plans.set_status_plan(core, checked_name(name), "PAUSED")
 
 
-def _resume(name: str) -> Plan[None]:
+def schedule_resumption(core: Core, name: str) -> Plan[None]:
     """Let a paused schedule fire again, from its next tick on; missed ones as its policies say.
 
     Durability: in workflow code recorded as the step `DBOS.resumeSchedule`, in the transaction that resumes it.
     """
     from ..engine import schedules as plans
 
-    return plans.set_status_plan(engine_here(), _checked_name(name), "ACTIVE")
+    return plans.set_status_plan(core, checked_name(name), "ACTIVE")
 
 
 class ScheduleCalls:
@@ -234,14 +249,14 @@ class ScheduleCalls:
     create_schedule_async = twin("create_schedule", _create)
     apply_schedules = blocking("apply_schedules", _apply, in_loops=True)
     apply_schedules_async = twin("apply_schedules", _apply)
-    get_schedule = blocking("get_schedule", _get, in_loops=True)
-    get_schedule_async = twin("get_schedule", _get)
-    list_schedules = blocking("list_schedules", _list, in_loops=True)
-    list_schedules_async = twin("list_schedules", _list)
-    delete_schedule = blocking("delete_schedule", _delete, in_loops=True)
-    delete_schedule_async = twin("delete_schedule", _delete)
-    pause_schedule = blocking("pause_schedule", _pause, in_loops=True)
-    resume_schedule = blocking("resume_schedule", _resume, in_loops=True)
+    get_schedule = blocking("get_schedule", on_engine(schedule_lookup), in_loops=True)
+    get_schedule_async = twin("get_schedule", on_engine(schedule_lookup))
+    list_schedules = blocking("list_schedules", on_engine(schedule_listing), in_loops=True)
+    list_schedules_async = twin("list_schedules", on_engine(schedule_listing))
+    delete_schedule = blocking("delete_schedule", on_engine(schedule_deletion), in_loops=True)
+    delete_schedule_async = twin("delete_schedule", on_engine(schedule_deletion))
+    pause_schedule = blocking("pause_schedule", on_engine(schedule_pause), in_loops=True)
+    resume_schedule = blocking("resume_schedule", on_engine(schedule_resumption), in_loops=True)
 
     @staticmethod
     def trigger_schedule(schedule_name: str) -> WorkflowHandle[None]:
@@ -256,7 +271,7 @@ class ScheduleCalls:
         engine = engine_here()
         from ..engine import schedules as plans
 
-        return Handle(run(engine, plans.trigger_plan(engine, _checked_name(schedule_name))))
+        return Handle(run(engine, plans.trigger_plan(engine, checked_name(schedule_name))))
 
     @staticmethod
     def backfill_schedule(schedule_name: str, start: datetime, end: datetime) -> list[WorkflowHandle[None]]:
@@ -274,10 +289,10 @@ class ScheduleCalls:
         """
         _refuse_in_workflow("backfill_schedule")
         engine = engine_here()
-        begin, until = _moment(start, "start"), _moment(end, "end")
+        begin, until = moment(start, "start"), moment(end, "end")
         from ..engine import schedules as plans
 
-        ids = run(engine, plans.backfill_plan(engine, _checked_name(schedule_name), begin, until))
+        ids = run(engine, plans.backfill_plan(engine, checked_name(schedule_name), begin, until))
         return [Handle(workflow_id) for workflow_id in ids]
 
 
@@ -286,18 +301,34 @@ class ScheduleCalls:
 
 def _make(engine: Engine, given: Mapping[str, Any]) -> Plan[Schedule]:
     """The schedule for these arguments; DBOSException when one of them has no meaning."""
+    check_keys(given, "workflow_fn")
+    name = checked_name(given["schedule_name"])
+    info, class_name = _workflow_of(name, given["workflow_fn"])
+    queue_name = given.get("queue_name")
+    schedule = make_schedule(engine, given, info.name, class_name, engine.settings.name)
+    if queue_name is not None:
+        yield from _check_queue(engine, name, queue_name)
+    return schedule
+
+
+def check_keys(given: Any, workflow_key: str) -> None:
     if not isinstance(given, Mapping):
         raise DBOSException(f"A schedule is a dictionary, not {given!r}")
-    for key in ("schedule_name", "workflow_fn", "schedule"):
+    for key in ("schedule_name", workflow_key, "schedule"):
         if key not in given:
             raise DBOSException(f"the key {key!r} is missing")
-    name = _checked_name(given["schedule_name"])
-    info, class_name = _workflow_of(name, given["workflow_fn"])
+
+
+def make_schedule(
+    core: Core, given: Mapping[str, Any], workflow_name: str, class_name: str | None, application_name: str | None
+) -> Schedule:
+    """The schedule of a workflow; what is said of it in `given` is checked, but for its queue."""
+    name = checked_name(given["schedule_name"])
     check_unsharded(given.get("shard_key"))
     timezone_name = given.get("cron_timezone")
     from ..engine.cron import check_expression
 
-    check_expression(given["schedule"], timezone_name, datetime.fromtimestamp(engine.clock.now(), timezone.utc))
+    check_expression(given["schedule"], timezone_name, datetime.fromtimestamp(core.clock.now(), timezone.utc))
     overlap: Overlap = given.get("overlap") or "allow"
     catch_up: CatchUp | None = given.get("catch_up")
     _check_policy("overlap", overlap, get_args(Overlap))
@@ -306,16 +337,13 @@ def _make(engine: Engine, given: Mapping[str, Any]) -> Plan[Schedule]:
     if automatic_backfill and catch_up == "none":
         raise DBOSException(f"Schedule {name!r} has automatic_backfill, but catch_up='none'. Leave out one of the two")
     try:
-        context = engine.payloads.encode_value(given.get("context"))
+        context = core.payloads.encode_value(given.get("context"))
     except Exception as error:
         raise explain(error, f"the context of schedule {name!r}") from error
-    queue_name = given.get("queue_name")
-    if queue_name is not None:
-        yield from _check_queue(engine, name, queue_name)
     return Schedule(
-        schedule_id=schedule_id_with(id_made_at(engine.clock.now_ms()), overlap, catch_up),
+        schedule_id=schedule_id_with(id_made_at(core.clock.now_ms()), overlap, catch_up),
         name=name,
-        workflow_name=info.name,
+        workflow_name=workflow_name,
         class_name=class_name,
         cron=given["schedule"],
         status="ACTIVE",
@@ -324,12 +352,12 @@ def _make(engine: Engine, given: Mapping[str, Any]) -> Plan[Schedule]:
         # Other implementations know all or nothing.
         automatic_backfill=automatic_backfill or catch_up in ("all", "last"),
         timezone=timezone_name,
-        queue_name=queue_name,
-        application_name=engine.settings.name,
+        queue_name=given.get("queue_name"),
+        application_name=application_name,
     )
 
 
-def _checked_name(name: Any) -> str:
+def checked_name(name: Any) -> str:
     if not isinstance(name, str) or not name:
         raise DBOSException(f"The name of a schedule is a non-empty text, not {name!r}")
     check_text(name, "schedule name")
@@ -393,7 +421,7 @@ def _several(value: str | list[str] | None) -> list[str] | None:
     return [value] if isinstance(value, str) else None if value is None else list(value)
 
 
-def _moment(value: Any, name: str) -> datetime:
+def moment(value: Any, name: str) -> datetime:
     if not isinstance(value, datetime):
         raise DBOSException(f"{name} is a datetime, not {value!r}")
     return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value

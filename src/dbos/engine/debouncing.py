@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from ..error import DBOSException, DBOSQueueDeduplicatedError, DBOSStepNondeterminismError
 from ..records import Bounce, StepCompleted, Verdict, WorkflowStarted
 from ..storage.store import Store, StoreFailed, StoreRefused
-from .context import Context, current_context, current_execution
-from .enqueueing import waiting_record
+from .context import Context, Options, current_context, current_execution
+from .enqueueing import NamedTarget, record_of_name, waiting_record
 from .errors import ExecutionInterrupted
 from .execution import Execution
 from .operations import decode, record_operation
 from .plans import Plan, Read, Wait
 from .signals import Waiter
-from .starting import MakeRecord, Target, create_plan, encode_target, refuse, start_record
+from .starting import MakeRecord, Target, create_plan, encode_inputs, encode_target, refuse, start_record
 
 if TYPE_CHECKING:
     from ..types import KeyHolder
+    from .core import Core
     from .engine import Engine
 
 T = TypeVar("T")
@@ -103,13 +104,7 @@ def function_debounce(
     `application_name` is that of another application which shall run it.
     """
     options = (current_context() or Context()).options
-    encoded: tuple[str, str] | None = None
-
-    def encode() -> tuple[str, str]:
-        nonlocal encoded
-        if encoded is None:
-            encoded = encode_target(engine, target, f"debounced as {deduplication_id!r}")
-        return encoded
+    encode = _once(lambda: encode_target(engine, target, f"debounced as {deduplication_id!r}"))
 
     def make_record(workflow_id: str, context: Context, parent: Execution | None) -> WorkflowStarted:
         record, _ = start_record(engine, target, workflow_id, context, parent, encode())
@@ -118,21 +113,8 @@ def function_debounce(
         if application_name is not None:
             record.application_name = application_name
             record.application_version = options.app_version
-        now_ms = engine.clock.now_ms()
-        due_ms = now_ms + period_ms
-        deadline_ms = None
-        if timeout_ms is not None:
-            deadline_ms = now_ms + timeout_ms
-            due_ms = min(due_ms, deadline_ms)
-        waiting = waiting_record(
-            record,
-            queue_name,
-            replace(options, deduplication_id=deduplication_id, delay_until_epoch_ms=due_ms),
-        )
-        assert waiting.queue is not None
-        waiting.queue.is_debounced = True
-        waiting.queue.debounce_deadline_ms = deadline_ms
-        return waiting
+        due = replace(options, deduplication_id=deduplication_id, delay_until_epoch_ms=engine.clock.now_ms())
+        return _debounced(engine, waiting_record(record, queue_name, due), period_ms, timeout_ms)
 
     return Debounce(
         target.info.name,
@@ -146,7 +128,57 @@ def function_debounce(
     )
 
 
-def debounce_plan(engine: Engine, call: Debounce, workflow_id: str | None) -> Plan[str]:
+def named_debounce(
+    engine: Core,
+    target: NamedTarget,
+    queue_name: str,
+    deduplication_id: str,
+    options: Options,
+    roles: tuple[str | None, list[str] | None] | None,
+    *,
+    period_ms: int,
+    timeout_ms: int | None,
+) -> Debounce:
+    """The call of a debouncer for a workflow given by name; a new one gets these options and roles."""
+    format_name = engine.payloads.format_for(target.serialization_type)
+    which = f"debounced as {deduplication_id!r}"
+    encode = _once(
+        lambda: (encode_inputs(engine, target.name, which, target.args, target.kwargs, format_name), format_name)
+    )
+
+    def make_record(workflow_id: str, context: Context, parent: Execution | None) -> WorkflowStarted:
+        due = replace(options, deduplication_id=deduplication_id, delay_until_epoch_ms=engine.clock.now_ms())
+        record = record_of_name(engine, queue_name, target, due, roles)(workflow_id, context, parent)
+        return _debounced(engine, record, period_ms, timeout_ms)
+
+    application_name = target.application_name or engine.application_name
+    return Debounce(target.name, queue_name, deduplication_id, period_ms, application_name, encode, make_record)
+
+
+def _debounced(engine: Core, record: WorkflowStarted, period_ms: int, timeout_ms: int | None) -> WorkflowStarted:
+    """A workflow that waits on a queue as one that starts after the period, and by the timeout at the latest."""
+    assert record.queue is not None
+    now_ms = engine.clock.now_ms()
+    record.queue.is_debounced = True
+    record.queue.delay_until_ms = now_ms + period_ms
+    if timeout_ms is not None:
+        record.queue.debounce_deadline_ms = now_ms + timeout_ms
+        record.queue.delay_until_ms = now_ms + min(period_ms, timeout_ms)
+    return record
+
+
+def _once(encode: Callable[[], tuple[str, str]]) -> Callable[[], tuple[str, str]]:
+    encoded: list[tuple[str, str]] = []
+
+    def call() -> tuple[str, str]:
+        if not encoded:
+            encoded.append(encode())
+        return encoded[0]
+
+    return call
+
+
+def debounce_plan(engine: Core, call: Debounce, workflow_id: str | None) -> Plan[str]:
     """Bounce the workflow that waits under the key, or enqueue a new one with the id `workflow_id`; whose id it is.
 
     Raises DBOSQueueDeduplicatedError when a workflow holds the key that may not be bounced.
@@ -157,7 +189,7 @@ def debounce_plan(engine: Engine, call: Debounce, workflow_id: str | None) -> Pl
             return debounced
 
 
-def _attempt(engine: Engine, call: Debounce, workflow_id: str | None) -> Plan[str | None]:
+def _attempt(engine: Core, call: Debounce, workflow_id: str | None) -> Plan[str | None]:
     """Bounce, else enqueue; None to start over, with step ids of its own."""
     parent = current_execution()
     step_id, create_id = (None, None) if parent is None else (parent.draw(), parent.draw())
@@ -178,7 +210,7 @@ def _attempt(engine: Engine, call: Debounce, workflow_id: str | None) -> Plan[st
     return None
 
 
-def _give_back(engine: Engine, parent: Execution | None, step_id: int | None) -> Plan[None]:
+def _give_back(engine: Core, parent: Execution | None, step_id: int | None) -> Plan[None]:
     """Give back the last step id, once every call that was gathered with this one has drawn its own.
 
     Also a replay, which awaits nothing else here, lets the others begin first.
@@ -188,7 +220,7 @@ def _give_back(engine: Engine, parent: Execution | None, step_id: int | None) ->
         parent.give_back(step_id)
 
 
-def _find_out(engine: Engine, call: Debounce, parent: Execution | None, step_id: int | None) -> Plan[Found]:
+def _find_out(engine: Core, call: Debounce, parent: Execution | None, step_id: int | None) -> Plan[Found]:
     """Bounce the workflow that holds the key if that is allowed, and record what was found."""
     started_at_ms = engine.clock.now_ms()
     if parent is not None:
@@ -226,7 +258,7 @@ def _find_out(engine: Engine, call: Debounce, parent: Execution | None, step_id:
     return found
 
 
-def _create(engine: Engine, call: Debounce, workflow_id: str | None, step_id: int | None) -> Plan[str | None]:
+def _create(engine: Core, call: Debounce, workflow_id: str | None, step_id: int | None) -> Plan[str | None]:
     """Enqueue a new workflow; None when the key is held by then and what holds it may not be bounced."""
 
     def meet_holder(record: WorkflowStarted, parent: Execution | None, started_at_ms: int) -> Plan[str | None]:
@@ -261,12 +293,12 @@ def _create(engine: Engine, call: Debounce, workflow_id: str | None, step_id: in
     if created.record is not None and created.record.queue is not None:
         due_ms = created.record.queue.delay_until_ms
         assert due_ms is not None
-        engine.delays.add(due_ms)
+        engine.note_delayed(due_ms)
     return created.workflow_id
 
 
 def _bounce(
-    engine: Engine, call: Debounce, holder: KeyHolder, parent: Execution | None, step: StepCompleted | None
+    engine: Core, call: Debounce, holder: KeyHolder, parent: Execution | None, step: StepCompleted | None
 ) -> Plan[bool]:
     """Delay the holder further, with these arguments; False when it is not the delayed holder any more."""
     inputs, serialization = call.encode()
@@ -290,7 +322,7 @@ def _bounce(
             f"{call.deduplication_id!r}: {error}. Nothing was stored."
         ) from error
     if answer is Verdict.APPLIED:
-        engine.delays.add(bounce.delay_until_ms)
+        engine.note_delayed(bounce.delay_until_ms)
         return True
     if answer is None:
         return False
@@ -318,7 +350,7 @@ def _ask(parent: Execution | None, query: Callable[[Store], T]) -> Plan[T]:
     return answer
 
 
-def _wait_until_gone(engine: Engine, parent: Execution | None, holder: KeyHolder) -> Plan[None]:
+def _wait_until_gone(engine: Core, parent: Execution | None, holder: KeyHolder) -> Plan[None]:
     """Wait for the end of a workflow that was made startable without giving up its key, as old releases do."""
     keys = [("finished", holder.workflow_id)]
     if parent is not None:
@@ -329,7 +361,7 @@ def _wait_until_gone(engine: Engine, parent: Execution | None, holder: KeyHolder
         parent.check()
 
 
-def _step(engine: Engine, parent: Execution, step_id: int, name: str, started_at_ms: int) -> StepCompleted:
+def _step(engine: Core, parent: Execution, step_id: int, name: str, started_at_ms: int) -> StepCompleted:
     return StepCompleted(
         parent.workflow_id,
         parent.owner_token,
@@ -340,7 +372,7 @@ def _step(engine: Engine, parent: Execution, step_id: int, name: str, started_at
         None,
         started_at_ms,
         engine.clock.now_ms(),
-        engine.settings.name,
+        engine.application_name,
     )
 
 

@@ -40,7 +40,7 @@ QUIET_MS = 50
 INTERNAL_QUEUE = QueueConfig(INTERNAL_QUEUE_NAME)
 
 
-class Dispatcher(Service):
+class Dispatcher(Service["Engine"]):
     """Claims waiting workflows and starts them."""
 
     name = "dispatcher"

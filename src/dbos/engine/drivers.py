@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..logs import logger
-from ..storage.store import Store, StoreUnavailable
+from ..storage.store import Store, StoreUnavailable, StoreUnreachable
 from .clock import Clock
 from .errors import EngineStopped
 from .journal import Journal, retry_pauses
@@ -22,12 +22,22 @@ T = TypeVar("T")
 class Drivers:
     """The two production drivers of one engine."""
 
-    def __init__(self, store: Store, journal: Journal, clock: Clock, workers: Workers, loops: Loops) -> None:
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        clock: Clock,
+        workers: Workers,
+        loops: Loops,
+        *,
+        retry_connection_errors: bool = True,
+    ) -> None:
         self._store = store
         self._journal = journal
         self._clock = clock
         self._workers = workers
         self._loops = loops
+        self._retry_connection_errors = retry_connection_errors
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -86,6 +96,8 @@ class Drivers:
             except StoreUnavailable as error:
                 if self._stopping.is_set():
                     raise EngineStopped() from error
+                if isinstance(error, StoreUnreachable) and not self._retry_connection_errors:
+                    raise error.__cause__ or error
                 seconds = next(pauses)
                 logger.warning("System database unavailable, next try in %.1f s: %s", seconds, error)
                 if self._stopping.wait(seconds):

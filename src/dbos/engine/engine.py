@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from ..config import Settings
 from ..error import (
@@ -16,35 +17,29 @@ from ..error import (
 )
 from ..ids import new_id, new_process, tokens_of
 from ..logs import logger
-from ..serialization import Payloads
 from ..storage.store import Store
-from ..types import ClaimedWorkflow, StepRecord
+from ..types import ClaimedWorkflow, Schedule, StepRecord
 from .arguments import validated_arguments
 from .clock import Clock
 from .context import Identity
+from .core import Core
 from .dispatcher import Dispatcher
-from .drivers import Drivers
 from .errors import EngineStopped, ExecutionInterrupted
 from .execution import STEP_WINDOW, Execution, public_error
-from .journal import Journal
 from .kafka import Consumers
 from .plans import Commit, Plan
 from .registry import Registry, WorkflowInfo
 from .scheduler import Scheduler
-from .services import Deadlines, Delays, Listener, Service, Watcher
-from .signals import Signals
+from .services import Deadlines, Delays
 from .starting import Started, Target
 from .takeover import Takeover
-from .workers import Loops, Workers
 from .workflows import check_roles, execute_plan, outcome_record
-
-T = TypeVar("T")
 
 # How long the answer to "is this version the latest?" is used before it is asked again.
 LATEST_VERSION_MS = 5000
 
 
-class Engine:
+class Engine(Core):
     """Everything that runs between launch and destroy."""
 
     def __init__(
@@ -57,37 +52,28 @@ class Engine:
         executor_id: str,
         clock: Clock | None = None,
     ) -> None:
-        self.settings = settings
+        super().__init__(settings, store, application_name=settings.name, clock=clock)
         self.registry = registry
-        self.store = store
         self.application_version = application_version
         self.executor_id = executor_id
-        self.clock = clock or Clock()
         # The name of this process, by which others find out whether it is alive; None where they cannot.
         self.process: str | None = None
         # Makes the owner token of an execution.
         self.new_token: Callable[[], str] = new_id
-        self.payloads = Payloads(settings.serializer)
-        self.signals = Signals()
-        self.journal = Journal(store, self.signals)
-        self.workers = Workers(settings.max_executor_threads)
-        self.loops = Loops()
-        self.drivers = Drivers(store, self.journal, self.clock, self.workers, self.loops)
         self.deadlines = Deadlines(self)
         self.dispatcher = Dispatcher(self)
         self.workers.on_free = self.dispatcher.note_thread_free
         self.delays = Delays(self)
-        self.watcher = Watcher(self)
         self.scheduler = Scheduler(self)
         self.takeover = Takeover(self)
-        self.services: list[Service] = [
+        self.services = [
             self.deadlines,
             self.delays,
             self.dispatcher,
             self.watcher,
             self.scheduler,
             self.takeover,
-            Listener(self),
+            self.listener,
         ]
         self.kafka = Consumers(self)
         # Reentrant, as all locks that destroy() takes: a signal handler may call it on a thread that holds one.
@@ -96,7 +82,6 @@ class Engine:
         self._ended = threading.Condition(self._lock)
         self._latest: tuple[int, bool] = (0, True)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.stopping = False
 
     # --- life
 
@@ -180,14 +165,7 @@ class Engine:
                 len(running),
                 ", ".join(execution.workflow_id for execution in running[:20]),
             )
-        self.drivers.stop()
-        self.signals.close()
-        self.loops.stop(timeout_seconds=10)
-        self.workers.stop()
-        self.journal.close()
-        self.store.close()
-        for service in self.services:
-            service.stop()
+        self.close()
 
     def drain(self, timeout_seconds: float) -> bool:
         """Wait until no workflow runs in this process; False when the time was up first."""
@@ -224,6 +202,8 @@ class Engine:
         with self._lock:
             return min((e.deadline_ms for e in self._executions.values() if e.deadline_ms is not None), default=None)
 
+    # --- what has happened
+
     def note_cancelled(self, workflow_ids: Sequence[str]) -> None:
         """Workflows are cancelled in the database: stop their executions here and wake whoever waits for them."""
         if not workflow_ids:
@@ -232,19 +212,46 @@ class Engine:
         for execution in self.running():
             if execution.workflow_id in ids:
                 execution.stop(execution.cancelled())
-        for workflow_id in workflow_ids:
-            self.signals.fire("cancelled", workflow_id)
-            self.signals.fire("finished", workflow_id)
+        super().note_cancelled(workflow_ids)
 
-    # --- running plans
+    def note_queued(self, queue_names: Iterable[str]) -> None:
+        self.dispatcher.note_queued(queue_names)
 
-    def run(self, plan: Plan[T]) -> T:
-        """Carry a plan out on this thread."""
-        return self.drivers.drive(plan)
+    def note_placed(self, queue_name: str, has_key: bool | None, application_name: str | None) -> None:
+        self.dispatcher.warnings.note(queue_name, has_key, application_name)
 
-    async def run_async(self, plan: Plan[T]) -> T:
-        """Carry a plan out on the running event loop."""
-        return await self.drivers.drive_async(plan)
+    def note_delayed(self, due_ms: int) -> None:
+        self.delays.add(due_ms)
+
+    def note_rescheduled(self) -> None:
+        self.scheduler.look_now()
+
+    def note_reconfigured(self) -> None:
+        self.dispatcher.read_configuration_now()
+
+    def note_freed(self, queue_names: Iterable[str] | None) -> None:
+        self.dispatcher.note_freed_elsewhere(queue_names)
+
+    def note_changed(self) -> None:
+        self.dispatcher.look_now()
+
+    def note_connected(self) -> None:
+        self.takeover.note_connected()
+
+    # --- what differs from a client
+
+    @property
+    def application_id(self) -> str | None:
+        return os.environ.get("DBOS__APPID", "")
+
+    @property
+    def serves_queues(self) -> bool:
+        return self.dispatcher.serves_queues
+
+    def problem_of(self, schedule: Schedule) -> str | None:
+        return self.scheduler.problem(schedule)
+
+    # --- executing
 
     def launch_in_background(self, started: Started, target: Target) -> None:
         """Execute a started workflow on the pool, or on the main loop when it is async."""

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..error import DBOSException
+from ..error import DBOSException, DBOSQueueDeduplicatedError
 from ..ids import new_id
-from ..records import QueuePlace, WorkflowStarted
+from ..records import DeduplicationTaken, Enqueue, ExistingWorkflow, QueuePlace, WorkflowStarted
 from ..serialization import WorkflowSerializationFormat
 from .context import Context, Options, current_context
 from .execution import Execution
 from .plans import Plan
-from .starting import MakeRecord, Target, check_record, create_plan, encode_inputs, start_record
+from .starting import MakeRecord, Target, attach, check_record, create_plan, encode_inputs, start_record
 
 if TYPE_CHECKING:
+    from .core import Core
     from .engine import Engine
 
 
@@ -52,7 +52,7 @@ def record_of_target(engine: Engine, queue_name: str, target: Target, options: O
 
 
 def enqueue_named_plan(
-    engine: Engine,
+    engine: Core,
     queue_name: str,
     target: NamedTarget,
     options: Options,
@@ -67,7 +67,7 @@ def enqueue_named_plan(
 
 
 def record_of_name(
-    engine: Engine,
+    engine: Core,
     queue_name: str,
     target: NamedTarget,
     options: Options,
@@ -93,8 +93,8 @@ def record_of_name(
             owner_token=None,
             executor_id=None,
             application_version=options.app_version,
-            application_id=os.environ.get("DBOS__APPID", ""),
-            application_name=target.application_name or engine.settings.name,
+            application_id=engine.application_id,
+            application_name=target.application_name or engine.application_name,
             recovery_attempts=0,
             timeout_ms=None if timeout is None else timeout.milliseconds,
             deadline_ms=parent.deadline_ms if parent is not None and timeout is None else None,
@@ -109,7 +109,7 @@ def record_of_name(
 
 
 def _enqueue(
-    engine: Engine, name: str, make_record: Any, options: Options, workflow_id: str | None, reject: bool
+    engine: Core, name: str, make_record: Any, options: Options, workflow_id: str | None, reject: bool
 ) -> Plan[str]:
     created = yield from create_plan(
         engine,
@@ -124,7 +124,27 @@ def _enqueue(
     return created.workflow_id
 
 
-def note_enqueued(engine: Engine, records: Sequence[WorkflowStarted]) -> None:
+def enqueue_within(
+    engine: Core, connection: Any, make_record: MakeRecord, workflow_id: str | None, reject: bool
+) -> str:
+    """Enqueue a workflow in the transaction of a SQLAlchemy connection, once and at once; its id.
+
+    Nobody is told here, since the caller has yet to commit; other processes are by the commit itself.
+    """
+    record = make_record(workflow_id or new_id(), Context(), None)
+    answer = engine.store.enqueue_within(connection, Enqueue(record, "reject" if reject else "attach"))
+    if isinstance(answer, ExistingWorkflow):
+        for _ in attach(record, answer, reject, None, 0):
+            raise AssertionError("a call outside of workflows records nothing")
+    elif isinstance(answer, DeduplicationTaken):
+        assert record.queue is not None
+        raise DBOSQueueDeduplicatedError(
+            record.workflow_id, record.queue.queue_name, record.queue.deduplication_id or ""
+        )
+    return record.workflow_id
+
+
+def note_enqueued(engine: Core, records: Sequence[WorkflowStarted]) -> None:
     """Workflows were put on queues: those who serve them look."""
     queue_names: set[str] = set()
     places: set[tuple[str, bool, str | None]] = set()
@@ -138,11 +158,11 @@ def note_enqueued(engine: Engine, records: Sequence[WorkflowStarted]) -> None:
         else:
             due_ms = queue.delay_until_ms if due_ms is None else min(due_ms, queue.delay_until_ms)
     for place in places:
-        engine.dispatcher.warnings.note(*place)
+        engine.note_placed(*place)
     if due_ms is not None:
-        engine.delays.add(due_ms)
+        engine.note_delayed(due_ms)
     if queue_names:
-        engine.dispatcher.note_queued(queue_names)
+        engine.note_queued(queue_names)
 
 
 def waiting_record(record: WorkflowStarted, queue_name: str, options: Options) -> WorkflowStarted:

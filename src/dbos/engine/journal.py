@@ -26,7 +26,7 @@ from itertools import islice
 from ..error import DBOSException
 from ..logs import logger
 from ..records import Answer, EventSet, MessagesSent, Record, Verdict, WorkflowFinished, WorkflowStarted
-from ..storage.store import Store, StoreRefused, StoreUnavailable
+from ..storage.store import Store, StoreRefused, StoreUnavailable, StoreUnreachable
 from ..types import StoredMessage, StoredValue, WorkflowOutcome
 from .errors import EngineStopped
 from .signals import Signals
@@ -89,8 +89,16 @@ def retry_pauses(rng: random.Random | None = None) -> Iterator[float]:
 class Journal:
     """Commits records in batches and answers each."""
 
-    def __init__(self, store: Store, signals: Signals, *, max_pending_bytes: int = MAX_PENDING_BYTES) -> None:
+    def __init__(
+        self,
+        store: Store,
+        signals: Signals,
+        *,
+        max_pending_bytes: int = MAX_PENDING_BYTES,
+        retry_connection_errors: bool = True,
+    ) -> None:
         self._store = store
+        self._retry_connection_errors = retry_connection_errors
         self._signals = signals
         self._lock = threading.RLock()
         self._pending: deque[Entry] = deque()
@@ -255,10 +263,13 @@ class Journal:
 
     def _commit_beside(self, entry: Entry) -> None:
         try:
-            commit_batch(self._store, [entry], self._pause)
+            self._commit([entry])
         finally:
             with self._lock:
                 self._beside = False
+
+    def _commit(self, batch: Sequence[Entry]) -> None:
+        commit_batch(self._store, batch, self._pause, retry_connection_errors=self._retry_connection_errors)
 
     def _run(self) -> None:
         while True:
@@ -275,7 +286,7 @@ class Journal:
     def _commit_next(self) -> None:
         batch = self._take()
         try:
-            commit_batch(self._store, batch, self._pause)
+            self._commit(batch)
         except EngineStopped as stopped:
             for entry in batch:
                 if not entry.settled:
@@ -343,16 +354,23 @@ def _resolve(futures: Sequence[asyncio.Future[None]]) -> None:
             future.set_result(None)
 
 
-def commit_batch(store: Store, batch: Sequence[Entry], pause: Callable[[float], None]) -> None:
+def commit_batch(
+    store: Store, batch: Sequence[Entry], pause: Callable[[float], None], *, retry_connection_errors: bool = True
+) -> None:
     """Commit a batch, however often it takes, and settle every entry.
 
-    `pause` waits between tries; what it raises (the engine stops) settles the rest of the batch.
+    `pause` waits between tries; what it raises (the engine stops) settles the rest of the batch. Without
+    `retry_connection_errors` a lost connection settles it, with the driver's error.
     """
     pauses: Iterator[float] | None = None
     while True:
         try:
             answers = store.commit([entry.record for entry in batch])
         except StoreUnavailable as error:
+            if isinstance(error, StoreUnreachable) and not retry_connection_errors:
+                for entry in batch:
+                    entry.error = error.__cause__ or error
+                return
             pauses = pauses or retry_pauses()
             seconds = next(pauses)
             logger.warning("System database unavailable, next try in %.1f s: %s", seconds, error)
@@ -363,8 +381,8 @@ def commit_batch(store: Store, batch: Sequence[Entry], pause: Callable[[float], 
                 batch[0].error = refusal(batch[0].record, error)
             else:
                 middle = len(batch) // 2
-                commit_batch(store, batch[:middle], pause)
-                commit_batch(store, batch[middle:], pause)
+                for half in (batch[:middle], batch[middle:]):
+                    commit_batch(store, half, pause, retry_connection_errors=retry_connection_errors)
             return
         except Exception as error:
             for entry in batch:

@@ -30,7 +30,7 @@ from .signals import Key
 from .steps import accept, record_step, replay
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .core import Core
 
 SEND = "DBOS.send"
 SEND_BULK = "DBOS.send_bulk"
@@ -87,7 +87,7 @@ class Mailbox:
 
 
 def send_plan(
-    engine: Engine,
+    engine: Core,
     messages: Sequence[SendMessage],
     serialization_type: WorkflowSerializationFormat | None,
     *,
@@ -98,9 +98,7 @@ def send_plan(
     context = current_context()
     execution = None if context is None else context.execution
     if context is None or execution is None:
-        encoded = encode_messages(engine, None, messages, serialization_type)
-        if messages:
-            yield from _sent(engine, MessagesSent((), None), messages, encoded, send_to_forks)
+        yield from plain_send_plan(engine, messages, serialization_type, send_to_forks=send_to_forks)
         return
     if context.step_status is not None:
         execution.check()
@@ -132,8 +130,21 @@ def send_plan(
     accept(execution, step_id, answer)
 
 
+def plain_send_plan(
+    engine: Core,
+    messages: Sequence[SendMessage],
+    serialization_type: WorkflowSerializationFormat | None,
+    *,
+    send_to_forks: bool = False,
+) -> Plan[None]:
+    """Send all the messages or none, for no workflow."""
+    encoded = encode_messages(engine, None, messages, serialization_type)
+    if messages:
+        yield from _sent(engine, MessagesSent(()), messages, encoded, send_to_forks)
+
+
 def _sent(
-    engine: Engine,
+    engine: Core,
     sender: MessagesSent,
     messages: Sequence[SendMessage],
     encoded: Sequence[tuple[str, str]],
@@ -162,7 +173,7 @@ def _sent(
 
 
 def encode_messages(
-    engine: Engine,
+    engine: Core,
     execution: Execution | None,
     messages: Sequence[SendMessage],
     serialization_type: WorkflowSerializationFormat | None,

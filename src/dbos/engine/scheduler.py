@@ -24,6 +24,7 @@ from .errors import EngineStopped
 from .services import Service
 
 if TYPE_CHECKING:
+    from .core import Core
     from .engine import Engine
 
 # Schedules are read again so often, or more often if so configured.
@@ -68,7 +69,7 @@ class Timer:
         return found, until
 
 
-class Scheduler(Service):
+class Scheduler(Service["Engine"]):
     """Fires the schedules of the application."""
 
     name = "scheduler"
@@ -200,7 +201,7 @@ def _missed_since(schedule: Schedule) -> datetime | None:
 
 
 def make_run(
-    engine: Engine,
+    engine: Core,
     schedule: Schedule,
     context: object,
     scheduled_at: datetime,
@@ -224,7 +225,7 @@ def make_run(
         # That of the moment when it is written.
         application_version=None,
         application_id=None,
-        application_name=schedule.application_name or engine.settings.name,
+        application_name=schedule.application_name or engine.application_name,
         recovery_attempts=0,
         queue=QueuePlace(schedule.queue_name or INTERNAL_QUEUE_NAME, schedule_name=schedule.name),
     )
@@ -235,7 +236,7 @@ def run_id(schedule: Schedule, scheduled_at: datetime) -> str:
     return f"sched-{schedule.name}-{scheduled_at.isoformat()}"
 
 
-def read_context(engine: Engine, schedule: Schedule) -> object:
+def read_context(engine: Core, schedule: Schedule) -> object:
     """What a run gets as second argument. DBOSException when it cannot be read here."""
     try:
         return engine.payloads.decode_value(schedule.context, engine.payloads.configured_name)

@@ -20,13 +20,13 @@ from .scheduler import RUNS_AT_ONCE, make_run, read_context, run_id
 from .steps import accept
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .core import Core
 
 # Carries a change out, in workflow code together with the step row it is given.
 Change = Callable[["StepCompleted | None"], Plan[Verdict]]
 
 
-def create_plan(engine: Engine, make: Callable[[], Plan[Schedule]]) -> Plan[None]:
+def create_plan(engine: Core, make: Callable[[], Plan[Schedule]]) -> Plan[None]:
     """Insert the schedule that `make` gives; DBOSException when its name is in use."""
 
     def create(step: StepCompleted | None) -> Plan[Verdict]:
@@ -39,7 +39,7 @@ def create_plan(engine: Engine, make: Callable[[], Plan[Schedule]]) -> Plan[None
     yield from change_plan(engine, "DBOS.createSchedule", create)
 
 
-def delete_plan(engine: Engine, name: str) -> Plan[None]:
+def delete_plan(engine: Core, name: str) -> Plan[None]:
     def delete(step: StepCompleted | None) -> Plan[Verdict]:
         verdict: Verdict = yield Read(lambda store: store.delete_schedule(name, step))
         return verdict
@@ -47,7 +47,7 @@ def delete_plan(engine: Engine, name: str) -> Plan[None]:
     yield from change_plan(engine, "DBOS.deleteSchedule", delete)
 
 
-def set_status_plan(engine: Engine, name: str, status: str) -> Plan[None]:
+def set_status_plan(engine: Core, name: str, status: str) -> Plan[None]:
     def change(step: StepCompleted | None) -> Plan[Verdict]:
         verdict: Verdict = yield Read(lambda store: store.set_schedule_status(name, status, step))
         return verdict
@@ -55,7 +55,7 @@ def set_status_plan(engine: Engine, name: str, status: str) -> Plan[None]:
     yield from change_plan(engine, "DBOS.pauseSchedule" if status == "PAUSED" else "DBOS.resumeSchedule", change)
 
 
-def change_plan(engine: Engine, step_name: str, change: Change) -> Plan[None]:
+def change_plan(engine: Core, step_name: str, change: Change) -> Plan[None]:
     """Change something in the database; in workflow code as a step, which is written in the transaction of the change.
 
     What `change` refuses with a DBOSException is recorded as the step's error.
@@ -63,7 +63,7 @@ def change_plan(engine: Engine, step_name: str, change: Change) -> Plan[None]:
     execution = current_execution()
     if execution is None:
         yield from change(None)
-        engine.scheduler.look_now()
+        engine.note_rescheduled()
         return
     step_id = execution.draw()
     record = yield from execution.find_recorded(step_id, step_name)
@@ -81,7 +81,7 @@ def change_plan(engine: Engine, step_name: str, change: Change) -> Plan[None]:
         engine.payloads.configured_name,
         now_ms,
         now_ms,
-        engine.settings.name,
+        engine.application_name,
     )
     try:
         verdict = yield from change(step)
@@ -91,18 +91,18 @@ def change_plan(engine: Engine, step_name: str, change: Change) -> Plan[None]:
         yield from record_operation(execution, step_id, step_name, now_ms, error=error)
         raise
     accept(execution, step_id, verdict)
-    engine.scheduler.look_now()
+    engine.note_rescheduled()
 
 
-def apply_plan(engine: Engine, schedules: Sequence[Schedule]) -> Plan[None]:
+def apply_plan(engine: Core, schedules: Sequence[Schedule]) -> Plan[None]:
     """Create or replace all of them, or none when another application owns one."""
     foreign: Schedule | None = yield Read(lambda store: store.apply_schedules(schedules))
     if foreign is not None:
-        raise DBOSException(taken(foreign, engine.settings.name))
-    engine.scheduler.look_now()
+        raise DBOSException(taken(foreign, engine.application_name))
+    engine.note_rescheduled()
 
 
-def find_plan(engine: Engine, name: str) -> Plan[WorkflowSchedule | None]:
+def find_plan(engine: Core, name: str) -> Plan[WorkflowSchedule | None]:
     def find() -> Plan[WorkflowSchedule | None]:
         found: Schedule | None = yield Read(lambda store: store.find_schedule(name))
         return None if found is None else describe(engine, found)
@@ -111,7 +111,7 @@ def find_plan(engine: Engine, name: str) -> Plan[WorkflowSchedule | None]:
 
 
 def list_plan(
-    engine: Engine, applications: Sequence[str] | None, wanted: Callable[[Schedule], bool]
+    engine: Core, applications: Sequence[str] | None, wanted: Callable[[Schedule], bool]
 ) -> Plan[list[WorkflowSchedule]]:
     def find() -> Plan[list[WorkflowSchedule]]:
         found: list[Schedule] = yield Read(lambda store: store.list_schedules(applications))
@@ -120,7 +120,7 @@ def list_plan(
     return (yield from operation_plan("DBOS.listSchedules", find()))
 
 
-def trigger_plan(engine: Engine, name: str) -> Plan[str]:
+def trigger_plan(engine: Core, name: str) -> Plan[str]:
     """Enqueue a run now, whatever the times and the status of the schedule; its id."""
     schedule = yield from _existing(name)
     now = datetime.fromtimestamp(engine.clock.now(), timezone.utc)
@@ -130,7 +130,7 @@ def trigger_plan(engine: Engine, name: str) -> Plan[str]:
     return workflow_id
 
 
-def backfill_plan(engine: Engine, name: str, start: datetime, end: datetime) -> Plan[list[str]]:
+def backfill_plan(engine: Core, name: str, start: datetime, end: datetime) -> Plan[list[str]]:
     """Enqueue a run for each tick later than `start` and earlier than `end`, unless it has one; the ids of all."""
     schedule = yield from _existing(name)
     context = read_context(engine, schedule)
@@ -154,9 +154,9 @@ def _existing(name: str) -> Plan[Schedule]:
     return schedule
 
 
-def _write(engine: Engine, runs: Sequence[ScheduledRun]) -> Plan[None]:
+def _write(engine: Core, runs: Sequence[ScheduledRun]) -> Plan[None]:
     yield Read(lambda store: store.fire_schedules(runs, engine.clock.now_ms()))
-    engine.dispatcher.note_queued({run.record.queue.queue_name for run in runs if run.record.queue is not None})
+    engine.note_queued({run.record.queue.queue_name for run in runs if run.record.queue is not None})
 
 
 def taken(known: Schedule, application_name: str | None) -> str:
@@ -170,7 +170,7 @@ def taken(known: Schedule, application_name: str | None) -> str:
     return f"Schedule {known.name!r} exists already. Use DBOS.apply_schedules to replace it, or delete it first"
 
 
-def describe(engine: Engine, schedule: Schedule) -> WorkflowSchedule:
+def describe(engine: Core, schedule: Schedule) -> WorkflowSchedule:
     """What the public calls return."""
     context: Any
     try:
@@ -194,5 +194,5 @@ def describe(engine: Engine, schedule: Schedule) -> WorkflowSchedule:
         shard_key=None,
         overlap=schedule.overlap,
         catch_up=schedule.catch_up,
-        problem=engine.scheduler.problem(schedule),
+        problem=engine.problem_of(schedule),
     )

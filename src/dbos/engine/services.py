@@ -7,7 +7,7 @@ Tests call `run_once` and need no thread. Stopping twice is fine.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..logs import logger
 from ..storage.encoding import PAIR_SEPARATOR
@@ -15,7 +15,11 @@ from ..storage.store import StoreUnavailable
 from .errors import EngineStopped
 
 if TYPE_CHECKING:
+    from .core import Core
     from .engine import Engine
+
+# An engine, or its core where that is enough.
+E = TypeVar("E", bound="Core")
 
 # Waiters for which what others may have done is looked for per second.
 LOOKS_PER_SECOND = 1000
@@ -25,13 +29,13 @@ PAIRED = frozenset({"event", "message", "stream"})
 DATA_VERSION_SECONDS = 0.003
 
 
-class Service:
+class Service(Generic[E]):
     """One background loop."""
 
     name = "service"
     interval_seconds = 1.0
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: E) -> None:
         self.engine = engine
         self._wake = threading.Event()
         self._stopping = False
@@ -80,7 +84,7 @@ class Service:
                 self._wake.wait(pause_seconds)
 
 
-class Deadlines(Service):
+class Deadlines(Service["Engine"]):
     """Cancels active workflows whose deadline has passed, of this process and of dead ones."""
 
     name = "deadlines"
@@ -114,7 +118,7 @@ class Deadlines(Service):
         return min(self.interval_seconds, max(0.001, (soonest + 1 - engine.clock.now_ms()) / 1000))
 
 
-class Delays(Service):
+class Delays(Service["Engine"]):
     """Puts delayed workflows that are due onto their queues, of this process and of dead ones."""
 
     name = "delays"
@@ -150,7 +154,7 @@ class Delays(Service):
         return min(self.interval_seconds, max(0.001, (next_ms - engine.clock.now_ms()) / 1000))
 
 
-class Listener(Service):
+class Listener(Service["Core"]):
     """Passes on what other processes announce through the database's notifications."""
 
     name = "listener"
@@ -163,17 +167,17 @@ class Listener(Service):
     def _handle(self, kind: str, workflow_ids: list[str]) -> None:
         engine = self.engine
         if kind == "queued":
-            engine.dispatcher.note_queued(workflow_ids)
+            engine.note_queued(workflow_ids)
         elif kind == "schedules":
-            engine.scheduler.look_now()
+            engine.note_rescheduled()
         elif kind == "cancelled" and workflow_ids:
             engine.note_cancelled(workflow_ids)
-            engine.dispatcher.note_freed_elsewhere(None)
+            engine.note_freed(None)
         elif kind == "finished" and workflow_ids:
             for workflow_id in workflow_ids:
                 engine.signals.fire("finished", workflow_id)
         elif kind == "freed":
-            engine.dispatcher.note_freed_elsewhere(workflow_ids)
+            engine.note_freed(workflow_ids)
         elif kind in PAIRED and workflow_ids:
             for name in workflow_ids:
                 workflow_id, _, key = name.partition(PAIR_SEPARATOR)
@@ -182,20 +186,20 @@ class Listener(Service):
             # Which workflows is unknown: everybody looks again.
             engine.watcher.look_now()
             if kind == "connected":
-                engine.takeover.note_connected()
+                engine.note_connected()
 
 
-class Watcher(Service):
+class Watcher(Service["Core"]):
     """Notices what other processes did to workflows that somebody here waits for.
 
     Runs only while somebody waits. On SQLite it looks at the data version every few milliseconds, also for the
-    dispatcher of a process that serves queues; everywhere it asks once per second for all waiters together, which is
-    the safety net when notifications are missing.
+    dispatcher of a process that serves queues; everywhere it asks once per interval (one second) for all waiters
+    together, which is the safety net when notifications are missing.
     """
 
     name = "watcher"
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Core) -> None:
         super().__init__(engine)
         self._last_look_ms = 0
 
@@ -210,16 +214,17 @@ class Watcher(Service):
         events = engine.signals.awaited("event")
         messages = engine.signals.awaited("message")
         somebody_waits = bool(awaited or waiting or events or messages)
-        serves_queues = engine.store.backend == "sqlite" and engine.dispatcher.serves_queues
+        serves_queues = engine.store.backend == "sqlite" and engine.serves_queues
         if not somebody_waits and not serves_queues:
             # Whoever comes to wait calls `wake`.
             return 3600.0
         now_ms = engine.clock.now_ms()
-        interval_ms = 1000.0 * max(1.0, (len(waiting) + len(events) + len(messages)) / LOOKS_PER_SECOND)
+        others = len(waiting) + len(events) + len(messages)
+        interval_ms = 1000.0 * max(engine.settings.notification_polling_interval_seconds, others / LOOKS_PER_SECOND)
         due = now_ms - self._last_look_ms >= interval_ms
         changed = engine.store.check_for_changes()
         if changed and serves_queues:
-            engine.dispatcher.look_now()
+            engine.note_changed()
         if somebody_waits and (due or changed):
             self._last_look_ms = now_ms
             for workflow_id in engine.store.find_final(awaited):

@@ -38,6 +38,7 @@ from .registry import WorkflowInfo
 from .steps import record_step
 
 if TYPE_CHECKING:
+    from .core import Core
     from .engine import Engine
 
 
@@ -116,7 +117,7 @@ def start_plan(engine: Engine, target: Target, *, step_id: int | None = None, di
 
 
 def create_plan(
-    engine: Engine,
+    engine: Core,
     name: str,
     make_record: MakeRecord,
     *,
@@ -258,7 +259,7 @@ def warn_of_taken_id(options: Options, name: str) -> None:
 
 
 def _record_holder(
-    engine: Engine, parent: Execution, record: WorkflowStarted, holder_id: str, started_at_ms: int
+    engine: Core, parent: Execution, record: WorkflowStarted, holder_id: str, started_at_ms: int
 ) -> Plan[None]:
     """The step of the start, with the workflow that was found as its child."""
     assert record.parent is not None
@@ -274,7 +275,7 @@ def _record_holder(
             None,
             started_at_ms,
             engine.clock.now_ms(),
-            engine.settings.name,
+            engine.application_name,
             holder_id,
         ),
     )
@@ -341,7 +342,7 @@ def encode_target(engine: Engine, target: Target, which: str) -> tuple[str, str]
 
 
 def encode_inputs(
-    engine: Engine, name: str, which: str, args: tuple[Any, ...], kwargs: dict[str, Any], format_name: str
+    engine: Core, name: str, which: str, args: tuple[Any, ...], kwargs: dict[str, Any], format_name: str
 ) -> str:
     """The arguments of a workflow as they are stored; `which` tells the workflow in an error."""
     try:

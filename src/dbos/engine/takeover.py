@@ -31,7 +31,7 @@ PATIENCE_SECONDS = 5.0
 SHARE_OF_TIME = 1 / 20
 
 
-class Takeover(Service):
+class Takeover(Service["Engine"]):
     """Finds running workflows whose process is gone, and hands them back to their queues."""
 
     name = "takeover"

@@ -18,13 +18,13 @@ from .steps import record_step
 from .workflows import SAFETY_POLL_SECONDS, await_completion, await_outcome, deliver
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .core import Core
 
 
 # --- sleep
 
 
-def sleep_plan(engine: Engine, seconds: float) -> Plan[None]:
+def sleep_plan(engine: Core, seconds: float) -> Plan[None]:
     """Record the wake-up time, then sleep until then; a replay sleeps what is left of it (04 R402)."""
     if seconds <= 0:
         return
@@ -55,7 +55,7 @@ def sleep_plan(engine: Engine, seconds: float) -> Plan[None]:
 
 
 def handle_result_plan(
-    engine: Engine, workflow_id: str, completion: Completion | None, interval_seconds: float
+    engine: Core, workflow_id: str, completion: Completion | None, interval_seconds: float
 ) -> Plan[Any]:
     """`get_result` of a handle: in workflow code recorded as `DBOS.getResult` with the awaited id."""
     execution = current_execution()
@@ -88,7 +88,7 @@ def handle_result_plan(
 
 
 def _result(
-    engine: Engine,
+    engine: Core,
     workflow_id: str,
     completion: Completion | None,
     interval_seconds: float,
@@ -105,20 +105,29 @@ def _result(
     return deliver(engine, outcome)
 
 
-def result_plan(engine: Engine, workflow_id: str) -> Plan[Any]:
+def awaited_result_plan(
+    engine: Core, workflow_id: str, interval_seconds: float, timeout_seconds: float | None
+) -> Plan[Any]:
+    """The result of a workflow, outside of workflow code; TimeoutError if it does not come in time."""
+    until_ms = None if timeout_seconds is None else engine.clock.now_ms() + int(timeout_seconds * 1000)
+    outcome = yield from await_outcome(engine, workflow_id, interval_seconds=interval_seconds, until_ms=until_ms)
+    return deliver(engine, outcome)
+
+
+def result_plan(engine: Core, workflow_id: str) -> Plan[Any]:
     """`DBOS.get_result`: in workflow code recorded as one step and read back on replay."""
     inner = _result(engine, workflow_id, None, 1.0, current_execution())
     return (yield from operation_plan(GET_RESULT, inner))
 
 
-def wait_first_plan(engine: Engine, workflow_ids: Sequence[str], interval_seconds: float) -> Plan[str]:
+def wait_first_plan(engine: Core, workflow_ids: Sequence[str], interval_seconds: float) -> Plan[str]:
     """The id of one of the workflows that has ended; in workflow code the winner is recorded."""
     inner = _first_final(engine, workflow_ids, interval_seconds, current_execution())
     return (yield from operation_plan("DBOS.waitFirst", inner))
 
 
 def _first_final(
-    engine: Engine, workflow_ids: Sequence[str], interval_seconds: float, waiting: Execution | None
+    engine: Core, workflow_ids: Sequence[str], interval_seconds: float, waiting: Execution | None
 ) -> Plan[str]:
     keys = [("finished", workflow_id) for workflow_id in workflow_ids]
     if waiting is not None:
@@ -139,12 +148,12 @@ def _first_final(
 # --- status and steps
 
 
-def status_plan(engine: Engine, workflow_id: str) -> Plan[WorkflowStatus | None]:
+def status_plan(engine: Core, workflow_id: str) -> Plan[WorkflowStatus | None]:
     """The status of a workflow with its payloads, or None; in workflow code recorded as `DBOS.getStatus`."""
     return (yield from operation_plan(GET_STATUS, _status(engine, workflow_id)))
 
 
-def existing_status_plan(engine: Engine, workflow_id: str) -> Plan[WorkflowStatus]:
+def existing_status_plan(engine: Core, workflow_id: str) -> Plan[WorkflowStatus]:
     """As `status_plan`, but a missing workflow is an error; what is recorded is the None (02 R94)."""
     status = yield from status_plan(engine, workflow_id)
     if status is None:
@@ -152,13 +161,13 @@ def existing_status_plan(engine: Engine, workflow_id: str) -> Plan[WorkflowStatu
     return status
 
 
-def _status(engine: Engine, workflow_id: str) -> Plan[WorkflowStatus | None]:
+def _status(engine: Core, workflow_id: str) -> Plan[WorkflowStatus | None]:
     row: WorkflowRow | None = yield Read(lambda store: store.get_workflow(workflow_id))
     return None if row is None else to_status(engine, row)
 
 
 def steps_plan(
-    engine: Engine, workflow_id: str, load_output: bool, limit: int | None, offset: int | None
+    engine: Core, workflow_id: str, load_output: bool, limit: int | None, offset: int | None
 ) -> Plan[list[StepInfo]]:
     """The recorded steps of a workflow, by step id."""
     inner = _steps(engine, workflow_id, load_output, limit, offset)
@@ -166,7 +175,7 @@ def steps_plan(
 
 
 def _steps(
-    engine: Engine, workflow_id: str, load_output: bool, limit: int | None, offset: int | None
+    engine: Core, workflow_id: str, load_output: bool, limit: int | None, offset: int | None
 ) -> Plan[list[StepInfo]]:
     found: list[StepRecord] = yield Read(
         lambda store: store.list_steps(
@@ -180,7 +189,7 @@ def _steps(
     return [to_step_info(engine, workflow_id, record) for record in found]
 
 
-def to_status(engine: Engine, row: WorkflowRow) -> WorkflowStatus:
+def to_status(engine: Core, row: WorkflowRow) -> WorkflowStatus:
     """A row as the public record; a payload that cannot be read back is its stored text."""
     payloads = engine.payloads
     status = WorkflowStatus()
@@ -244,12 +253,12 @@ def tolerantly(workflow_id: str, text: str, decode: Callable[[str], Any]) -> Any
         return text
 
 
-def _arguments(engine: Engine, text: str, format_name: str | None) -> dict[str, Any]:
+def _arguments(engine: Core, text: str, format_name: str | None) -> dict[str, Any]:
     args, kwargs = engine.payloads.decode_arguments(text, format_name)
     return {"args": args, "kwargs": kwargs}
 
 
-def to_step_info(engine: Engine, workflow_id: str, record: StepRecord) -> StepInfo:
+def to_step_info(engine: Core, workflow_id: str, record: StepRecord) -> StepInfo:
     payloads = engine.payloads
     output, error = None, None
     if record.output is not None:

@@ -40,6 +40,7 @@ from .plans import Commit, Plan, Read, Wait
 from .starting import Started, Target, start_plan
 
 if TYPE_CHECKING:
+    from .core import Core
     from .engine import Engine
 
 # How long a waiter sleeps at most before it looks again, whatever the signals say.
@@ -211,14 +212,15 @@ def park_plan(execution: Execution) -> Plan[Any]:
 
 
 def await_outcome(
-    engine: Engine,
+    engine: Core,
     workflow_id: str,
     *,
     interval_seconds: float = 1.0,
     must_exist: bool = False,
     waiting: Execution | None = None,
+    until_ms: int | None = None,
 ) -> Plan[WorkflowOutcome]:
-    """Wait until the workflow has ended.
+    """Wait until the workflow has ended; TimeoutError if it has not at the time `until_ms`.
 
     Woken by signals; other processes' work is looked at once per second for all waiters together (`services.Watcher`).
     An interval shorter than that makes this waiter look by itself. `waiting` is the execution that waits, which a
@@ -238,14 +240,20 @@ def await_outcome(
                 return outcome
             if waiting is not None:
                 waiting.check()
-            yield Wait(waiter, engine.clock.now_ms() + int(pause_seconds * 1000))
+            now_ms = engine.clock.now_ms()
+            wake_ms = now_ms + int(pause_seconds * 1000)
+            if until_ms is not None:
+                if now_ms >= until_ms:
+                    raise TimeoutError(f"Workflow {workflow_id} has not ended in time")
+                wake_ms = min(wake_ms, until_ms)
+            yield Wait(waiter, wake_ms)
             if isinstance(waiter.value, WorkflowOutcome):
                 return waiter.value
         if waiting is not None:
             waiting.check()
 
 
-def await_completion(engine: Engine, completion: Completion, waiting: Execution | None) -> Plan[Any]:
+def await_completion(engine: Core, completion: Completion, waiting: Execution | None) -> Plan[Any]:
     """Wait for an execution of this process; its live value, no database."""
     if not completion.done:
         waiter = completion.watch()
@@ -261,7 +269,7 @@ def await_completion(engine: Engine, completion: Completion, waiting: Execution 
     return completion.result()
 
 
-def deliver(engine: Engine, outcome: WorkflowOutcome) -> Any:
+def deliver(engine: Core, outcome: WorkflowOutcome) -> Any:
     """The recorded value, or the recorded error raised."""
     if outcome.status == "SUCCESS":
         return engine.payloads.decode_value(outcome.output, outcome.serialization)

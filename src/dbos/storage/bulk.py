@@ -81,6 +81,15 @@ class BulkOperations:
         except _NotAccepted as reason:
             return reason.answers
 
+    def enqueue_within(self, connection: Any, enqueue: Enqueue) -> Answer:
+        transaction = self._db.adopt(connection)
+        answers: dict[int, Answer] = {}
+        try:
+            self._insert_into(transaction, [enqueue], answers)
+        except _NotAccepted as reason:
+            answers = reason.answers
+        return answers.get(0, Verdict.APPLIED)
+
     def find_newest_waiting(self, queue_name: str, partition_keys: Sequence[str]) -> dict[str, int]:
         rows = self._db.read("find_newest_waiting", (queue_name, encode_json(list(partition_keys))))
         return dict(rows)
@@ -97,14 +106,17 @@ class BulkOperations:
 
     def _insert(self, enqueues: Sequence[Enqueue]) -> dict[int, Answer]:
         """Write everything that is new, and say what was in the way of the rest."""
-        clock_ms = self._db.now_ms()
         answers: dict[int, Answer] = {}
         with self._db.transaction() as transaction:
-            times = list(_creation_times(enqueues, transaction.now_ms()))
-            for chunk in _chunks(enqueues):
-                self._insert_chunk(transaction, enqueues, chunk, times, clock_ms, answers)
-            self._finish(transaction, enqueues, answers, clock_ms)
+            self._insert_into(transaction, enqueues, answers)
         return answers
+
+    def _insert_into(self, transaction: Transaction, enqueues: Sequence[Enqueue], answers: dict[int, Answer]) -> None:
+        clock_ms = self._db.now_ms()
+        times = list(_creation_times(enqueues, transaction.now_ms()))
+        for chunk in _chunks(enqueues):
+            self._insert_chunk(transaction, enqueues, chunk, times, clock_ms, answers)
+        self._finish(transaction, enqueues, answers, clock_ms)
 
     def _insert_chunk(
         self,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ..error import DBOSException, DBOSInitializationError
+from .migrate_sqlite import MIGRATE_FIRST, NO_MIGRATIONS
 from .sql_files import SCHEMA_VERSION, Migration, load_migrations, load_schema, quote_identifier
 
 if TYPE_CHECKING:
@@ -129,8 +130,15 @@ def migrate_postgres(
         )
 
 
-def verify_postgres(connection: PostgresConnection, *, schema: str, masked_url: str) -> None:
-    """Check, for run_migrations=False, that the schema is at the current version or ahead of it.
+def verify_postgres(
+    connection: PostgresConnection,
+    *,
+    schema: str,
+    masked_url: str,
+    because: str = NO_MIGRATIONS,
+    remedy: str = MIGRATE_FIRST,
+) -> None:
+    """Check that the schema is at the current version or ahead of it; `because` and `remedy` as of `verify_sqlite`.
 
     Raises:
         DBOSInitializationError: it is missing or older; names both versions.
@@ -139,8 +147,7 @@ def verify_postgres(connection: PostgresConnection, *, schema: str, masked_url: 
     if version < SCHEMA_VERSION:
         raise DBOSInitializationError(
             f"Schema {schema} of the system database {masked_url} is at version {version}, but this release "
-            f"needs version {SCHEMA_VERSION}, and run_migrations is False. Run `dbos migrate`, or launch "
-            "once with run_migrations=True."
+            f"needs version {SCHEMA_VERSION}, and {because}. {remedy}"
         )
 
 

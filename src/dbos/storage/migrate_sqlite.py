@@ -20,6 +20,10 @@ logger = logging.getLogger("dbos")
 
 LOCK_WAIT_SECONDS = 30.0
 
+# Why nothing is migrated, and what to do about it, where the configuration says so.
+NO_MIGRATIONS = "run_migrations is False"
+MIGRATE_FIRST = "Run `dbos migrate`, or launch once with run_migrations=True."
+
 # UPSERT with RETURNING, on which ownership checks rest.
 MINIMUM_SQLITE_VERSION = (3, 35)
 
@@ -116,19 +120,23 @@ def migrate_sqlite(connection: sqlite3.Connection) -> None:
         raise explain_sqlite_error(path, error) from error
 
 
-def verify_sqlite(path: str) -> None:
-    """Check, for run_migrations=False, that the file exists and is at the current schema or ahead of it.
+def verify_sqlite(path: str, *, because: str = NO_MIGRATIONS, remedy: str = MIGRATE_FIRST) -> None:
+    """Check that the file exists and is at the current schema or ahead of it.
 
     Changes nothing and never makes the file.
+
+    Args:
+        path: The file.
+        because: For the message, why nothing is migrated; by default the setting run_migrations.
+        remedy: What to do about it.
 
     Raises:
         DBOSInitializationError: the file is missing, is no database, or has an older schema.
     """
-    remedy = "Run `dbos migrate`, or launch once with run_migrations=True."
     if not os.path.exists(path):
         raise DBOSInitializationError(
-            f"The SQLite system database {os.path.abspath(path)} does not exist, and run_migrations is "
-            f"False, so it is not made. {remedy}"
+            f"The SQLite system database {os.path.abspath(path)} does not exist, and {because}, so it is "
+            f"not made. {remedy}"
         )
     try:
         connection = sqlite3.connect(
@@ -146,7 +154,7 @@ def verify_sqlite(path: str) -> None:
     if version < SCHEMA_VERSION:
         raise DBOSInitializationError(
             f"The SQLite system database {os.path.abspath(path)} is at schema version {version}, but this "
-            f"release needs version {SCHEMA_VERSION}, and run_migrations is False. {remedy}"
+            f"release needs version {SCHEMA_VERSION}, and {because}. {remedy}"
         )
 
 

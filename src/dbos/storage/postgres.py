@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING, Any
 from ..error import DBOSQueryTimeoutError
 from ..ids import process_key
 from .bulk import RowExists, Transaction
+from .caller_transaction import CallerTransaction, check_dialect
 from .database import News, Work
 from .encoding import PAIR_SEPARATOR, Row, encode_rows
 from .libpq import JournalSession
 from .listing import choose_lines
 from .sql_files import load_statements
-from .store import StoreFailed, StoreRefused, StoreUnavailable
+from .store import StoreFailed, StoreRefused, StoreUnavailable, StoreUnreachable
 
 if TYPE_CHECKING:
     import psycopg
@@ -138,6 +139,7 @@ class PostgresConnections:
         pool_timeout_seconds: float = 30.0,
         idle_transaction_timeout_seconds: float = 60.0,
         notify: bool = True,
+        announce_unasked: bool = False,
         connection_class: type[psycopg.Connection[Any]] | None = None,
     ) -> None:
         import psycopg
@@ -157,7 +159,8 @@ class PostgresConnections:
         self._notify = notify
         self._lanes = (Lane(), Lane())
         self._claim_lane = Lane()
-        self._others_listen = False
+        # Without an own listener there is nobody to find out.
+        self._others_listen = announce_unasked
         # Whether programs of other implementations listen.
         self._strangers_listen = False
         self._is_shared = False
@@ -298,6 +301,15 @@ class PostgresConnections:
             if trouble is error:
                 raise
             raise trouble from error
+
+    def adopt(self, connection: Any) -> Transaction:
+        check_dialect(connection, "postgresql")
+        statements = {name: (text,) for name, text in self._statements.items()}
+
+        def announce(transaction: Transaction, kind: str, names: Sequence[str]) -> None:
+            transaction.read("notify", (SIGNAL_CHANNEL, payload_of({kind: names})))
+
+        return CallerTransaction(connection, statements, None, announce)
 
     def announce(self, kind: str, workflow_ids: Sequence[str]) -> None:
         if self._others_listen:
@@ -513,23 +525,23 @@ def translate(error: Exception) -> Exception:
     if isinstance(error, (StoreUnavailable, StoreFailed, StoreRefused)):
         return error
     if isinstance(error, (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed, psycopg_pool.TooManyRequests)):
-        return StoreUnavailable(str(error))
+        return StoreUnreachable(str(error))
     if not isinstance(error, psycopg.Error):
         if isinstance(error, (UnicodeEncodeError, OverflowError)):
             return StoreRefused(str(error))
         return error
     code = error.sqlstate or ""
     text = str(error).strip()
-    if code[:2] in ("08", "53") or code in ("25P03", "40001", "40P01", "55P03"):
+    if code in ("25P03", "40001", "40P01", "55P03"):
         return StoreUnavailable(text)
-    if code[:2] == "57" and code != "57014":
-        return StoreUnavailable(text)
+    if code[:2] in ("08", "53") or (code[:2] == "57" and code != "57014"):
+        return StoreUnreachable(text)
     if code[:2] in ("22", "23", "54"):
         return StoreRefused(text)
     # A plain DatabaseError without code comes from the client library: the connection broke while it read a result.
     lost = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) or type(error) is psycopg.DatabaseError
     if not code and lost:
-        return StoreUnavailable(text)
+        return StoreUnreachable(text)
     if isinstance(error, psycopg.DataError):
         return StoreRefused(text)
     return StoreFailed(f"The system database refused a statement: {text} (SQLSTATE {code or 'unknown'}).")

@@ -106,7 +106,8 @@ class ScheduleOperations:
                         busy.add(name)
                 application = run.record.application_name
                 if application not in versions:
-                    latest = transaction.read("list_versions", (application, 1))
+                    # What belongs to nobody is for the latest version of whoever claims it.
+                    latest = [] if application is None else transaction.read("list_versions", (application, 1))
                     versions[application] = to_version(latest[0])["version_name"] if latest else None
                 run.record.application_version = versions[application]
                 rows.append(run.record.row())

@@ -20,12 +20,14 @@ from typing import Any
 
 from ..logs import logger
 from .bulk import RowExists, Transaction
+from .caller_transaction import CallerTransaction, check_dialect
 from .database import News, Work
 from .encoding import NUL_FOUND, Row, encode_rows
 from .listing import choose_lines, json_contains
 from .lock_file import Presence
 from .sql_files import load_statements
 from .store import StoreFailed, StoreRefused, StoreUnavailable
+from .write_lock import held_by_this_process
 
 # The write-ahead log is copied back into the file after so many pages (of 4 KiB) and then written anew from its
 # start. More make the copies rarer, and the pause of the commit that makes one longer.
@@ -75,6 +77,9 @@ class SqliteConnections:
         # Whether another process has written to the file since this one opened it.
         self._has_company = False
         self._closed = False
+        # Whether the write lock is waited for again and again also when this process itself has it. An application
+        # must not give up its workflows for that; who calls a client is told.
+        self.may_wait_for_itself = True
         # A private memory database lives and dies with its one connection, which then also reads.
         self._shared = path == ":memory:" or "mode=memory" in path
         add_functions(writer)
@@ -165,6 +170,10 @@ class SqliteConnections:
     def transaction(self) -> Iterator[Transaction]:
         with self._write_lock, self._errors(), self._transaction():
             yield SqliteTransaction(self, self._writer, self._statements)
+
+    def adopt(self, connection: Any) -> Transaction:
+        check_dialect(connection, "sqlite")
+        return CallerTransaction(connection, self._statements, self.now_ms)
 
     def _would_claim(self, text: str, parameters: Row) -> bool:
         """Whether a claim would take anything now: asked before it takes the write lock, for which others wait.
@@ -306,6 +315,13 @@ class SqliteConnections:
                 now = time.monotonic()
                 until = now + self._lock_wait_seconds if until is None else until
                 if now >= until:
+                    if not self.may_wait_for_itself and held_by_this_process(self._path):
+                        raise StoreFailed(
+                            f"The system database {os.path.abspath(self._path)} could not be written for "
+                            f"{self._lock_wait_seconds:g} s, because another connection of this process has a "
+                            f"transaction open on it. Commit that first, or enqueue in it with "
+                            f"enqueue_in_transaction."
+                        ) from error
                     raise
             time.sleep(LOCK_LOOK_SECONDS)
 

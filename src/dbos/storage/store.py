@@ -14,7 +14,7 @@ Three kinds of trouble leave a store, and they call for different reactions:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from ..error import DBOSException
 from ..records import Answer, Bounce, Enqueue, Record, ScheduledRun, StepCompleted, Verdict
@@ -33,9 +33,16 @@ from ..types import (
 )
 from .rows import WorkflowRow
 
+# Whose rows follow when an application is renamed.
+RenamedTable = Literal["workflows", "steps"]
+
 
 class StoreUnavailable(Exception):
     """No answer, or not now: lost connection, server starting up, lock held by someone else. Repeat."""
+
+
+class StoreUnreachable(StoreUnavailable):
+    """The server or a connection to it is missing; the cause is the driver's error."""
 
 
 class StoreRefused(Exception):
@@ -80,6 +87,13 @@ class Store(Protocol):
         index. If one of them is not what its enqueue `accepts`, nothing at all is written.
         Repeating the call after StoreUnavailable finds its own rows by their creator tokens and answers APPLIED for
         them. BulkRefused, which tells the index, means that nothing was written either.
+        """
+        ...
+
+    def enqueue_within(self, connection: Any, enqueue: Enqueue) -> Answer:
+        """Put a workflow on its queue in the transaction that is open on a SQLAlchemy connection.
+
+        Nothing is written unless the enqueue `accepts` the answer. The caller commits; errors are SQLAlchemy's.
         """
         ...
 
@@ -344,12 +358,34 @@ class Store(Protocol):
         """
         ...
 
-    def list_versions(self, application_name: str, limit: int | None = None) -> list[VersionInfo]:
-        """Own and unowned versions, newest first."""
+    def list_versions(self, application_name: str | None, limit: int | None = None) -> list[VersionInfo]:
+        """Own and unowned versions, newest first; all of them for None."""
         ...
 
     def promote_version(self, version_name: str, application_name: str | None, now_ms: int) -> bool:
         """Make a version the latest; False when no such version is registered."""
+        ...
+
+    # --- renaming an application
+
+    def rename_live(self, old_name: str | None, new_name: str, *, adopt: bool) -> dict[str, int]:
+        """Give queues, schedules, versions and workflows that have not ended to another application; counts of each.
+
+        One transaction. `old_name` None is no application; `adopt` also gives it what belongs to none.
+        """
+        ...
+
+    def rename_ended(
+        self, what: RenamedTable, old_name: str | None, new_name: str, *, adopt: bool, after: str, size: int | None
+    ) -> tuple[int, str | None]:
+        """The same for the rows of `size` workflows whose ids are greater than `after`, in the order of the ids.
+
+        Returns how many rows that were, and the last id; None when nothing is left. A size of None is all.
+        """
+        ...
+
+    def rename_all(self, old_name: str | None, new_name: str, *, adopt: bool) -> dict[str, int]:
+        """Everything in one transaction; counts of queues, schedules, versions, workflows and steps."""
         ...
 
     def check_for_changes(self) -> bool:

@@ -16,10 +16,10 @@ ON CONFLICT DO NOTHING;
 SELECT application_name FROM {schema}.application_versions WHERE version_name = $1::text;
 
 -- name: list_versions
--- Own and unowned versions, newest first.
+-- Own and unowned versions, or all for NULL, newest first.
 SELECT version_id, version_name, version_timestamp, created_at, application_name
 FROM {schema}.application_versions
-WHERE application_name = $1::text OR application_name IS NULL
+WHERE $1::text IS NULL OR application_name = $1::text OR application_name IS NULL
 ORDER BY version_timestamp DESC, created_at DESC
 LIMIT $2::int8;
 

@@ -14,10 +14,10 @@ VALUES (?1, ?2, ?3, ?3, ?4);
 SELECT application_name FROM application_versions WHERE version_name = ?1;
 
 -- name: list_versions
--- Own and unowned versions, newest first.
+-- Own and unowned versions, or all for NULL, newest first.
 SELECT version_id, version_name, version_timestamp, created_at, application_name
 FROM application_versions
-WHERE application_name = ?1 OR application_name IS NULL
+WHERE ?1 IS NULL OR application_name = ?1 OR application_name IS NULL
 ORDER BY version_timestamp DESC, created_at DESC
 LIMIT ?2;
 

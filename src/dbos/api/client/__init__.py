@@ -1,0 +1,1 @@
+"""The client: an application's system database, used from another process."""
