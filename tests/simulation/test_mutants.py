@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dbos.engine import debouncing, dispatcher, stream_reading, waiting, workflows
+from dbos.engine import debouncing, dispatcher, messages, stream_reading, waiting, workflows
 from dbos.engine.execution import Execution
 from dbos.engine.steps import record_step
 from dbos.ids import new_id
@@ -18,7 +18,7 @@ from dbos.storage.database import SqlStore
 
 from . import machine, test_management_load, test_survivors, test_two_executions
 from .checks import BY_NAME, baselines, problems
-from .faults import Faults, seeded
+from .faults import Faults, SeededFaults, seeded
 from .scenarios import SCENARIOS
 from .virtual import Stuck, resolve
 from .world import Result, World
@@ -49,6 +49,13 @@ def takeovers(*names: str) -> Iterator[tuple[str, Result]]:
             continue
         scenario, _, result = test_two_executions.run(seed)
         yield scenario.name, result
+
+
+def takeovers_everywhere(name: str) -> Iterator[tuple[str, Result]]:
+    """The first process freezes at each point of a scenario in turn."""
+    for point in range(len(baselines(name)[0].points)):
+        faults = SeededFaults(freeze_at=point, seed=point, failure_share=0.0, slow_share=0.0, crash_share=0.0)
+        yield name, World(BY_NAME[name], faults, seed=point).run_two(1.0, 0.01)
 
 
 def survivors() -> Iterator[tuple[str, Result]]:
@@ -183,6 +190,28 @@ def give_ids_back_at_once(patch: Patch) -> None:
     patch.setattr(debouncing, "_give_back", give_back)
 
 
+def send_for_anybody(patch: Patch) -> None:
+    change_statements(patch, "send_message", " AND s.owner_xid = ?2")
+
+
+def receive_for_anybody(patch: Patch) -> None:
+    change_statements(patch, "consume_message", " AND s.owner_xid = ?2")
+
+
+def receive_without_the_step(patch: Patch) -> None:
+    """The step follows in a record of its own."""
+    original = messages._receive
+
+    def receive(execution: Execution, step: Any, message: Any, first_of: Any) -> Any:
+        moved = dataclasses.replace(step, step_id=step.step_id + 1000)
+        answer = yield from original(execution, moved, message, first_of)
+        step.output, step.serialization = message.text, message.serialization
+        yield from record_step(execution, step)
+        return answer
+
+    patch.setattr(messages, "_receive", receive)
+
+
 def take_nothing_over(patch: Patch) -> None:
     patch.setattr(SqlStore, "requeue_dead", lambda *args: [])
 
@@ -271,6 +300,9 @@ MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Re
     (write_entries_of_anybody, takeovers),
     (append_again_after_a_lost_answer, lambda: schedules("streams_of_steps")),
     (read_on_from_the_beginning, lambda: crashes("streams")),
+    (send_for_anybody, lambda: takeovers_everywhere("ping_pong")),
+    (receive_for_anybody, lambda: takeovers_everywhere("ping_pong")),
+    (receive_without_the_step, lambda: crashes("ping_pong")),
     (take_nothing_over, survivors),
     (make_tokens_without_a_name, survivors),
     (leave_the_owner_of_the_cancelled, managed),

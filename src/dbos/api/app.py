@@ -23,6 +23,7 @@ from .events import EventCalls
 from .kafka import KafkaCalls
 from .listing import ListingCalls
 from .management import ManagementCalls
+from .messages import MessageCalls
 from .queues import QueueCalls
 from .results import ResultCalls
 from .runtime import classproperty, state
@@ -51,6 +52,7 @@ class DBOS(
     ScheduleCalls,
     EventCalls,
     StreamCalls,
+    MessageCalls,
 ):
     """The durable-workflow application of this process.
 

@@ -25,9 +25,18 @@ from itertools import islice
 
 from ..error import DBOSException
 from ..logs import logger
-from ..records import Answer, EventSet, Record, StreamWritten, Verdict, WorkflowFinished, WorkflowStarted
+from ..records import (
+    Answer,
+    EventSet,
+    MessagesSent,
+    Record,
+    StreamWritten,
+    Verdict,
+    WorkflowFinished,
+    WorkflowStarted,
+)
 from ..storage.store import Store, StoreRefused, StoreUnavailable, StoreUnreachable
-from ..types import StoredValue, StreamEntry, WorkflowOutcome
+from ..types import StoredMessage, StoredValue, StreamEntry, WorkflowOutcome
 from .errors import EngineStopped
 from .signals import Signals
 
@@ -395,8 +404,9 @@ def commit_batch(
 
 def refusal(record: Record, error: StoreRefused) -> DBOSException:
     """The typed error for a record that the database will never take."""
+    whose = "a message" if record.workflow_id is None else f"the record of workflow {record.workflow_id!r}"
     return DBOSException(
-        f"The system database refused the record of workflow {record.workflow_id!r}: {error}. Nothing of it was "
+        f"The system database refused {whose}: {error}. Nothing of it was "
         f"stored. Check its texts (id, names, serialized values) for characters or sizes the database cannot hold."
     )
 
@@ -417,3 +427,12 @@ def publish(batch: Sequence[Entry], signals: Signals) -> None:
             value = StoredValue(record.value, record.serialization)
             placed = None if record.offset is None else StreamEntry(record.offset, value)
             signals.fire("stream", (record.workflow_id, record.key), placed)
+        elif type(record) is MessagesSent and entry.answer is Verdict.APPLIED:
+            for message in record.messages:
+                # Under a key another message may have been sent before.
+                found = (
+                    None
+                    if "::" in message.message_id
+                    else StoredMessage(message.message_id, message.text, message.serialization)
+                )
+                signals.fire("message", (message.destination_id, message.topic), found)

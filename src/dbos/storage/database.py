@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from ..error import DBOSException
 from ..ids import new_id
@@ -19,6 +19,8 @@ from ..records import (
     Effect,
     EventSet,
     ExistingWorkflow,
+    MessageConsumed,
+    MessagesSent,
     Record,
     StepCompleted,
     StreamWritten,
@@ -33,6 +35,7 @@ from .encoding import Row, encode_json, pair
 from .events import EventOperations
 from .listing import ALL, listing
 from .management import ManagementOperations, chunks
+from .messages import EffectWork, MessageOperations, consumption, sending
 from .queues import QueueOperations
 from .renaming import RenameOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version, verdict_on_step
@@ -45,7 +48,8 @@ class Work(NamedTuple):
     """A statement of a batch: for each of `rows` (see `records`) it changes `changes` rows of the database.
 
     `lone` is the statement for a single row, where there is one (see `sql/<backend>/lone.sql`). `is_effect` tells that
-    it is about what steps do, not about their rows, and takes no time.
+    it is about what steps do, not about their rows, and takes no time. `more_changes` come on SQLite on top of those of
+    the rows.
     """
 
     name: str
@@ -54,12 +58,20 @@ class Work(NamedTuple):
     changes: int
     lone: str | None = None
     is_effect: bool = False
+    more_changes: int = 0
 
 
 # Statements for effects: of a batch, for a single one, and how many rows they change on SQLite.
 EFFECTS: dict[type[Effect], tuple[str, str, int]] = {
     EventSet: ("set_events", "set_event", 2),
     StreamWritten: ("write_stream_entries", "write_stream_entry", 1),
+}
+
+
+# Effects whose statements write their step rows too, since both depend on what they find.
+WITH_STEPS: dict[type[Effect], Callable[[Sequence[Any]], EffectWork]] = {
+    MessagesSent: sending,
+    MessageConsumed: consumption,
 }
 
 
@@ -157,6 +169,7 @@ class SqlStore(
     ScheduleOperations,
     DebounceOperations,
     EventOperations,
+    MessageOperations,
     RenameOperations,
     ManagementOperations,
     StreamOperations,
@@ -179,6 +192,7 @@ class SqlStore(
         statement = lone_statement(record)
         if statement is None:
             return self._commit_batch([record])[0]
+        assert not isinstance(record, EFFECT_TYPES)
         name, changes = statement
         parameters = (*record.row().values(), self._db.now_ms())
         news = NOTHING_NEW if type(record) is StepCompleted else news_of([record])
@@ -204,7 +218,11 @@ class SqlStore(
         """What became of one record of a batch in which not every row was written."""
         if isinstance(record, StepCompleted):
             return self._answer_to_step(record)
-        if isinstance(record, EFFECT_TYPES):
+        if isinstance(record, MessagesSent):
+            return self._answer_to_sending(record)
+        if isinstance(record, MessageConsumed):
+            return self._answer_to_consumption(record)
+        if isinstance(record, (EventSet, StreamWritten)):
             return self._answer_to_effect(record)
         if isinstance(record, WorkflowFinished):
             outcome = self.find_outcomes([record.workflow_id]).get(record.workflow_id)
@@ -219,14 +237,14 @@ class SqlStore(
             raise StoreUnavailable(f"step {record.step_id} of workflow {record.workflow_id} was not written yet")
         return verdict
 
-    def _answer_to_effect(self, record: Effect) -> Answer:
+    def _answer_to_effect(self, record: EventSet | StreamWritten) -> Answer:
         if record.step is not None:
             return self._answer_to_step(record.step)
-        # The statement asks for nothing but the ownership, which is never regained: whoever owns the workflow now owned
-        # it then.
         rows = self._db.read("find_step", (record.workflow_id, record.step_id))
         if not rows or rows[0][0] != record.owner_token:
             return Verdict.FENCED
+        # An event asks for nothing but the ownership, which is never regained: whoever owns the workflow now owned it
+        # then.
         return Verdict.APPLIED if isinstance(record, EventSet) else self._answer_to_entry(record)
 
     def _recorded(
@@ -438,8 +456,8 @@ class SqlStore(
 
 def work_of(records: Sequence[Record], *, effects_first: bool) -> list[Work]:
     """The statements for a batch, in the order in which they run."""
-    roots: list[Record] = []
-    children: list[Record] = []
+    roots: list[WorkflowStarted] = []
+    children: list[WorkflowStarted] = []
     steps: list[Record] = []
     step_rows: list[dict[str, Any]] = []
     effects: dict[type[Effect], list[Effect]] = {}
@@ -459,6 +477,8 @@ def work_of(records: Sequence[Record], *, effects_first: bool) -> list[Work]:
         elif isinstance(record, EFFECT_TYPES):
             effects.setdefault(type(record), []).append(record)
             step = record.step
+            if step is not None and type(record) in WITH_STEPS:
+                step = step.also
         while step is not None:
             steps.append(record)
             step_rows.append(step.row())
@@ -476,9 +496,14 @@ def work_of(records: Sequence[Record], *, effects_first: bool) -> list[Work]:
     if steps and not effects_first:
         work.append(Work("record_steps", steps, step_rows, 1, "record_step"))
     for kind, found in effects.items():
+        if kind in WITH_STEPS:
+            name, lone, rows, changes, more_changes = WITH_STEPS[kind](found)
+            work.append(Work(name, found, rows, changes, lone, more_changes=more_changes))
+            continue
         name, lone, changes = EFFECTS[kind]
         # One statement writes nothing twice; the last one counts.
-        rows = list({record.identity(): record.row() for record in found}.values())
+        written = cast("list[Any]", found)
+        rows = list({record.identity(): record.row() for record in written}.values())
         work.append(Work(name, found, rows, changes, lone, is_effect=True))
     if steps and effects_first:
         work.append(Work("record_steps", steps, step_rows, 1, "record_step"))

@@ -27,6 +27,7 @@ from ..types import (
     Rewind,
     Schedule,
     StepRecord,
+    StoredMessage,
     StoredValue,
     StreamPage,
     VersionInfo,
@@ -230,6 +231,18 @@ class Store(Protocol):
 
     def find_stream_ends(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
         """The last offset of each of the streams (workflow, key); those without entries miss."""
+        ...
+
+    def find_messages(self, workflow_id: str, topic: str, limit: int) -> list[StoredMessage]:
+        """The oldest messages that wait for a workflow under a topic, in the order in which they are received."""
+        ...
+
+    def find_filled_mailboxes(self, wanted: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Those of the pairs of workflow and topic under which a message waits."""
+        ...
+
+    def find_forks(self, workflow_ids: Sequence[str]) -> dict[str, list[str]]:
+        """For each of the workflows its forks, their forks, and so on."""
         ...
 
     def find_waiting_queues(self, queue_names: Sequence[str], claim: Claim) -> list[str]:

@@ -1,6 +1,18 @@
 """The workflows under simulation: every operation there is, each in a shape whose outcome does not depend on timing."""
 
-from . import basics, concurrency, debouncing, events, forking, listing, management, queues, schedules, streams
+from . import (
+    basics,
+    concurrency,
+    debouncing,
+    events,
+    forking,
+    listing,
+    management,
+    messages,
+    queues,
+    schedules,
+    streams,
+)
 from .declaring import SCENARIOS
 
 __all__ = [
@@ -12,6 +24,7 @@ __all__ = [
     "forking",
     "listing",
     "management",
+    "messages",
     "queues",
     "schedules",
     "streams",
