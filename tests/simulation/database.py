@@ -207,9 +207,11 @@ class SimulatedDatabase:
                 return step, self._messages(record)
             table = "streams" if isinstance(record, StreamWritten) else "workflow_events_history"
             return step, self.rows(
-                f"SELECT * FROM {table} WHERE workflow_uuid = ? AND key = ?",
+                # What other steps do in the same batch is not its doing.
+                f"SELECT * FROM {table} WHERE workflow_uuid = ? AND key = ? AND function_id = ?",
                 record.workflow_id,
                 record.key,
+                record.step_id,
             )
         outcome = self.rows(
             "SELECT w.status, w.owner_xid, o.output, o.error FROM workflow_status AS w "
