@@ -12,6 +12,7 @@ Where things are. Imports run downwards only.
                   kafka        a workflow for each message
                   steps        run_step, reserved step ids
                   calls        sleep, patches
+                  streams      write and read them
                   results      handles, results, status;  listing: many at once
                   management   cancel, resume, application versions
                   options      the Set... blocks, step options
@@ -27,6 +28,7 @@ Where things are. Imports run downwards only.
                   plans        what an operation yields;  drivers: who carries it out
                   journal      group commit
                   signals      waking up
+                  streams      write them;  stream_reading: read them;  feeds: what their readers share
                   kafka        take messages, enqueue their workflows
                   dispatcher   claim from queues;  queue_warnings: what waits there for ever
                   scheduler    fire schedules;  schedules: create and change them;  cron: their ticks
