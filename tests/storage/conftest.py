@@ -70,7 +70,7 @@ def open_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 @pytest.fixture
 def opened(backend: str, open_backend: Callable[[str], Opened]) -> Opened:
     found = open_backend(backend)
-    for table in (*EFFECT_TABLES, *TABLES, "application_versions"):
+    for table in (*EFFECT_TABLES, *TABLES, "application_versions", "queues"):
         found.read(f"DELETE FROM {table}")
     return found
 
