@@ -36,10 +36,7 @@ NOT_YET_EXPORTED = {
 _NOT_YET_IN_DBOS = """
     alert_handler span tracer
 """
-_NOT_YET_IN_CLIENT = """
-    read_stream* read_stream_offset* send*
-    send_bulk* send_bulk_in_transaction send_in_transaction
-"""
+_NOT_YET_IN_CLIENT = ""
 
 
 def _forms(names: str) -> set[str]:

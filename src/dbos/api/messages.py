@@ -31,6 +31,15 @@ def check_message(message: SendMessage) -> None:
         check_text(message.idempotency_key, "idempotency key")
 
 
+def checked_messages(messages: list[SendMessage]) -> list[SendMessage]:
+    if isinstance(messages, SendMessage):
+        raise DBOSException("send_bulk takes a list of SendMessage, not one alone")
+    found = list(messages)
+    for message in found:
+        check_message(message)
+    return found
+
+
 def _send(
     destination_id: str,
     message: Any,
@@ -82,10 +91,7 @@ def _send_bulk(
 
     Durability: as `send`, one step for all.
     """
-    messages = list(messages)
-    for message in messages:
-        check_message(message)
-    return send_plan(engine_here(), messages, serialization_type, send_to_forks=send_to_forks)
+    return send_plan(engine_here(), checked_messages(messages), serialization_type, send_to_forks=send_to_forks)
 
 
 def _recv(topic: str | None = None, timeout_seconds: float = 60, *, default: Any = None) -> Plan[Any]:

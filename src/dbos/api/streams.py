@@ -18,6 +18,7 @@ from .runtime import blocking, check_ids, check_unsharded, current_engine, engin
 
 if TYPE_CHECKING:
     from ..engine.core import Core
+    from ..engine.execution import Execution
 
 DEFAULT = WorkflowSerializationFormat.DEFAULT
 
@@ -97,7 +98,16 @@ def _read_stream(
     """
     refuse_running_loop("read_stream")
     engine = engine_here()
-    reader = _reader(engine, workflow_id, key, offset, polling_interval_sec, timeout_seconds, shard_key)
+    reader = stream_reader(
+        engine,
+        workflow_id,
+        key,
+        offset,
+        polling_interval_sec,
+        timeout_seconds,
+        shard_key,
+        execution=current_execution(),
+    )
     try:
         while (value := run(engine, reader.next_plan())) is not END:
             yield value
@@ -120,7 +130,16 @@ async def _read_stream_async(
     """
     execution = current_execution()
     engine = execution.engine if execution is not None else current_engine("Executor")
-    reader = _reader(engine, workflow_id, key, offset, polling_interval_sec, timeout_seconds, shard_key)
+    reader = stream_reader(
+        engine,
+        workflow_id,
+        key,
+        offset,
+        polling_interval_sec,
+        timeout_seconds,
+        shard_key,
+        execution=current_execution(),
+    )
     try:
         while (value := await run_async(engine, reader.next_plan())) is not END:
             yield value
@@ -149,12 +168,21 @@ def _read_stream_offset(
 
     Durability: in workflow code recorded as one step. Elsewhere every call reads afresh.
     """
-    engine = engine_here()
-    reader = _reader(engine, workflow_id, key, offset, polling_interval_sec, timeout_seconds, shard_key, is_single=True)
+    reader = stream_reader(
+        engine_here(),
+        workflow_id,
+        key,
+        offset,
+        polling_interval_sec,
+        timeout_seconds,
+        shard_key,
+        execution=current_execution(),
+        is_single=True,
+    )
     return read_offset_plan(reader)
 
 
-def _reader(
+def stream_reader(
     engine: Core,
     workflow_id: str,
     key: str,
@@ -163,8 +191,10 @@ def _reader(
     timeout_seconds: float | None,
     shard_key: str | None,
     *,
+    execution: Execution | None = None,
     is_single: bool = False,
 ) -> StreamReader:
+    """A reader with checked arguments; in the workflow code of an execution it records what it reads."""
     call = "read_stream_offset" if is_single else "read_stream"
     check_unsharded(shard_key)
     check_ids(workflow_id)
@@ -178,7 +208,7 @@ def _reader(
         check_offset(offset, call),
         polling_interval_seconds=check_polling_interval(polling_interval_sec, call),
         timeout_seconds=None if timeout_seconds is None else check_stream_timeout(timeout_seconds, call),
-        execution=current_execution(),
+        execution=execution,
         is_single=is_single,
     )
 

@@ -172,6 +172,29 @@ def _sent(
         # A fork has been deleted since the look; nothing was sent.
 
 
+def send_within(
+    engine: Core,
+    connection: Any,
+    messages: Sequence[SendMessage],
+    serialization_type: WorkflowSerializationFormat | None,
+    *,
+    send_to_forks: bool,
+) -> None:
+    """Send messages in the transaction of a SQLAlchemy connection, once and at once, outside of any workflow.
+
+    Raises DBOSNonExistentWorkflowError for recipients that the transaction does not see; nothing is sent then.
+    """
+    encoded = encode_messages(engine, None, messages, serialization_type)
+
+    def make(forks: Mapping[str, Sequence[str]]) -> MessagesSent:
+        return MessagesSent(address(messages, encoded, forks))
+
+    destinations = list(dict.fromkeys(message.destination_id for message in messages))
+    missing = engine.store.send_within(connection, destinations, make, send_to_forks=send_to_forks)
+    if missing:
+        raise DBOSNonExistentWorkflowError("`send` destination", ", ".join(missing))
+
+
 def encode_messages(
     engine: Core,
     execution: Execution | None,

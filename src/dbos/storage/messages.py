@@ -9,12 +9,12 @@ writers with equal times keep the order of their rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
 from ..records import Answer, MessageConsumed, MessagesSent, RecipientsMissing, Verdict
 from ..types import StoredMessage
-from .encoding import encode_json
+from .encoding import encode_json, encode_rows
 from .rows import verdict_on_step
 from .store import StoreUnavailable
 
@@ -54,6 +54,28 @@ class MessageOperations:
             if workflow_id != origin:
                 found[origin].append(workflow_id)
         return found
+
+    def send_within(
+        self,
+        connection: Any,
+        destination_ids: Sequence[str],
+        make: Callable[[Mapping[str, Sequence[str]]], MessagesSent],
+        *,
+        send_to_forks: bool,
+    ) -> list[str]:
+        transaction = self._db.adopt(connection)
+        wanted = encode_json(list(destination_ids))
+        existing = {row[0] for row in transaction.read("find_existing", (wanted,))}
+        missing = sorted(set(destination_ids) - existing)
+        if missing or not destination_ids:
+            return missing
+        forks: dict[str, list[str]] = {}
+        if send_to_forks:
+            for origin, workflow_id in transaction.read("find_forks", (wanted,)):
+                if workflow_id != origin:
+                    forks.setdefault(origin, []).append(workflow_id)
+        transaction.change("send_messages", (encode_rows(make(forks).rows(0)), transaction.now_ms()))
+        return []
 
     def _answer_to_sending(self, record: MessagesSent) -> Answer:
         if record.workflow_id is not None:

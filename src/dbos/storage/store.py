@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from ..error import DBOSException
-from ..records import Answer, Bounce, Enqueue, Record, ScheduledRun, StepCompleted, Verdict
+from ..records import Answer, Bounce, Enqueue, MessagesSent, Record, ScheduledRun, StepCompleted, Verdict
 from ..types import (
     Claim,
     ClaimedWorkflow,
@@ -239,6 +239,20 @@ class Store(Protocol):
 
     def find_filled_mailboxes(self, wanted: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         """Those of the pairs of workflow and topic under which a message waits."""
+        ...
+
+    def send_within(
+        self,
+        connection: Any,
+        destination_ids: Sequence[str],
+        make: Callable[[Mapping[str, Sequence[str]]], MessagesSent],
+        *,
+        send_to_forks: bool,
+    ) -> list[str]:
+        """Send what `make` gives for the forks of the recipients, in the transaction of a caller.
+
+        Returns the recipients that do not exist; nothing is sent then.
+        """
         ...
 
     def find_forks(self, workflow_ids: Sequence[str]) -> dict[str, list[str]]:
