@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -51,11 +52,12 @@ def takeovers(*names: str) -> Iterator[tuple[str, Result]]:
         yield scenario.name, result
 
 
-def takeovers_everywhere(name: str) -> Iterator[tuple[str, Result]]:
-    """The first process freezes at each point of a scenario in turn."""
-    for point in range(len(baselines(name)[0].points)):
+def takeovers_of(name: str, plan: str) -> Iterator[tuple[str, Result]]:
+    """The first process freezes before each commit of a plan in turn, and wakes at different times after its loss."""
+    points = [number for number, label in enumerate(baselines(name)[0].points) if label == f"before {plan} Commit"]
+    for point, thaw_after in itertools.product(points, (0.0, 0.003, 0.01, 0.02, 0.05)):
         faults = SeededFaults(freeze_at=point, seed=point, failure_share=0.0, slow_share=0.0, crash_share=0.0)
-        yield name, World(BY_NAME[name], faults, seed=point).run_two(1.0, 0.01)
+        yield name, World(BY_NAME[name], faults, seed=point).run_two(1.0, thaw_after)
 
 
 def survivors() -> Iterator[tuple[str, Result]]:
@@ -300,8 +302,8 @@ MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Re
     (write_entries_of_anybody, takeovers),
     (append_again_after_a_lost_answer, lambda: schedules("streams_of_steps")),
     (read_on_from_the_beginning, lambda: crashes("streams")),
-    (send_for_anybody, lambda: takeovers_everywhere("ping_pong")),
-    (receive_for_anybody, lambda: takeovers_everywhere("ping_pong")),
+    (send_for_anybody, lambda: takeovers_of("ping_pong", "send_plan")),
+    (receive_for_anybody, lambda: takeovers_of("ping_pong", "send_plan")),
     (receive_without_the_step, lambda: crashes("ping_pong")),
     (take_nothing_over, survivors),
     (make_tokens_without_a_name, survivors),
