@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,8 @@ import pytest
 
 from dbos import DBOS
 from dbos.error import DBOSStreamTimeoutError
-from tests.communication.streaming import count_reads, waiting_readers
-from tests.helpers import wait_until
+from tests.communication.streaming import MARKER, count_reads, engine_of, insert, waiting_readers, write
+from tests.helpers import rows, wait_until
 
 WORKER = Path(__file__).with_name("stream_worker.py")
 
@@ -75,3 +76,20 @@ def test_the_stream_of_a_writer_that_died_is_waited_for(app: type[DBOS], writer:
     writer.wait()
     with pytest.raises(DBOSStreamTimeoutError):
         next(reader)
+
+
+@pytest.mark.parametrize("backend", ["postgres"])
+def test_a_notification_of_another_implementation_wakes_a_reader(app: type[DBOS], database_url: str) -> None:
+    """04 R801, section 9.1: its channel carries workflow and key, and no value."""
+    write("w", 0)
+    rows(database_url, "UPDATE workflow_status SET status = 'PENDING', owner_xid = 'another'")
+    engine_of(app).watcher.stop()
+    results: list[int] = []
+    reader = threading.Thread(target=lambda: results.extend(DBOS.read_stream("w", "k", polling_interval_sec=3600)))
+    reader.start()
+    for offset, value in ((1, "1"), (2, MARKER)):
+        wait_until(lambda: len(results) == offset and waiting_readers(app) == 1)
+        insert(database_url, offset, value)
+        rows(database_url, "SELECT pg_notify('dbos_streams_channel', 'w::k')")
+    reader.join()
+    assert results == [0, 1]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
+import psycopg
 import pytest
 
 from dbos.records import StreamEnd, StreamWritten, Verdict
 from dbos.storage.database import SqlStore
 from dbos.storage.store import StoreRefused, StoreUnavailable
+from tests.helpers import wait_until
+from tests.storage.conftest import Opened
 from tests.storage.making import Rows, entry, finish, start, step
 
 
@@ -189,3 +193,43 @@ def test_a_page_has_consecutive_entries_and_the_status(store: SqlStore, read: Ro
     read("INSERT INTO streams VALUES ('w', 'k', '\"__DBOS_STREAM_CLOSED__\"', 6, 9, 'portable_json')")
     assert store.read_stream("w", "k", 6, 100).closed_before is False
     assert store.read_stream("w", "k", 7, 100) == ("PENDING", [], True)
+
+
+@pytest.mark.parametrize("backend", ["postgres"])
+@pytest.mark.parametrize("in_step", [False, True])
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_writer_that_is_not_committed_yet_is_waited_for(
+    opened: Opened, read: Rows, in_step: bool, stays: bool
+) -> None:
+    """04 R301: other implementations append from steps before they look who owns the workflow."""
+    store = opened.store
+    store.commit([start("w")])
+    mine = entry("w", 1, "mine", in_step=in_step)
+    outcome: list[Any] = []
+
+    def commit() -> None:
+        try:
+            outcome.append(store.commit([mine]))
+        except StoreUnavailable as error:
+            outcome.append(error)
+
+    with psycopg.connect(opened.connection.info.dsn, password=opened.connection.info.password) as other:
+        other.execute("INSERT INTO dbos.streams (workflow_uuid, key, value, \"offset\") VALUES ('w', 'k', 'theirs', 0)")
+        thread = threading.Thread(target=commit)
+        thread.start()
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        wait_until(lambda: read(waiting))
+        if stays:
+            other.commit()
+        else:
+            other.rollback()
+        thread.join()
+    if stays:
+        assert isinstance(outcome[0], StoreUnavailable)
+        assert values(read) == ["theirs"]
+        assert read("SELECT * FROM operation_outputs") == []
+        assert store.commit([mine]) == [Verdict.APPLIED]
+        assert values(read) == ["theirs", "mine"]
+    else:
+        assert outcome == [[Verdict.APPLIED]]
+        assert values(read) == ["mine"]
