@@ -34,8 +34,13 @@ MASKED = {
     *("delay_until_epoch_ms", "debounce_deadline_epoch_ms", "queue_id"),
 }
 # The incumbent stores the name of the class in place of the name that was given to a PortableWorkflowError; we
-# store the given one. Both read both.
+# store the given one. Both read both. We forget the internal queue at the claim, and note the queue of a cancelled
+# workflow.
 DELIBERATE: dict[str, list[dict[str, Any]]] = {
+    "workflow_status": [
+        {"row": ["debouncing-2"], "queue_name": (None, "_dbos_internal_queue")},
+        {"row": ["debouncing-4"], "request": ('{"dbos.queue":"mail"}', None)},
+    ],
     "workflow_output": [
         {
             "row": ["portable-failing"],
@@ -44,7 +49,7 @@ DELIBERATE: dict[str, list[dict[str, Any]]] = {
                 '{"name":"PortableWorkflowError","message":"it failed","code":17,"data":{"a":[1,null]}}',
             ),
         }
-    ]
+    ],
 }
 
 

@@ -37,7 +37,7 @@ def read(flavour: str, *args: Any, **options: Any) -> list[Any]:
 
 def pending(database_url: str, workflow_id: str = "w") -> None:
     """Let a finished workflow look as if another process were executing it."""
-    sql = "UPDATE workflow_status SET status = 'PENDING', owner_xid = 'another' WHERE workflow_uuid = %s"
+    sql = "UPDATE workflow_status SET status = 'PENDING', owner_xid = 'x', executor_id = 'x' WHERE workflow_uuid = %s"
     rows(database_url, sql, workflow_id)
 
 

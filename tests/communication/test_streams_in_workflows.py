@@ -30,7 +30,7 @@ def decoded(row: dict[str, Any]) -> Any:
 
 
 def pending(database_url: str, workflow_id: str) -> None:
-    sql = "UPDATE workflow_status SET status = 'PENDING', owner_xid = 'another' WHERE workflow_uuid = %s"
+    sql = "UPDATE workflow_status SET status = 'PENDING', owner_xid = 'x', executor_id = 'x' WHERE workflow_uuid = %s"
     rows(database_url, sql, workflow_id)
 
 
