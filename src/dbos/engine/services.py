@@ -209,27 +209,26 @@ class Watcher(Service["Core"]):
 
     def run_once(self) -> float:
         engine = self.engine
-        awaited = engine.signals.awaited("finished")
-        waiting = engine.signals.awaited("cancelled")
-        events = engine.signals.awaited("event")
-        messages = engine.signals.awaited("message")
-        somebody_waits = bool(awaited or waiting or events or messages)
+        # Which they are is asked for when it is looked for: this is done every few milliseconds on SQLite.
+        waiters = engine.signals.count()
+        somebody_waits = waiters > 0
         serves_queues = engine.store.backend == "sqlite" and engine.serves_queues
         if not somebody_waits and not serves_queues:
             # Whoever comes to wait calls `wake`.
             return 3600.0
         now_ms = engine.clock.now_ms()
-        others = len(waiting) + len(events) + len(messages)
-        interval_ms = 1000.0 * max(engine.settings.notification_polling_interval_seconds, others / LOOKS_PER_SECOND)
+        interval_ms = 1000.0 * max(engine.settings.notification_polling_interval_seconds, waiters / LOOKS_PER_SECOND)
         due = now_ms - self._last_look_ms >= interval_ms
         changed = engine.store.check_for_changes()
         if changed and serves_queues:
             engine.note_changed()
         if somebody_waits and (due or changed):
             self._last_look_ms = now_ms
-            for workflow_id in engine.store.find_final(awaited):
+            awaited = engine.signals.awaited
+            events, messages = awaited("event"), awaited("message")
+            for workflow_id in engine.store.find_final(awaited("finished")):
                 engine.signals.fire("finished", workflow_id)
-            engine.note_cancelled(engine.store.find_cancelled(waiting))
+            engine.note_cancelled(engine.store.find_cancelled(awaited("cancelled")))
             for event in engine.store.find_set_events(events) if events else ():
                 engine.signals.fire("event", event)
             for mailbox in engine.store.find_filled_mailboxes(messages) if messages else ():
