@@ -211,18 +211,14 @@ class Watcher(Service["Core"]):
 
     def run_once(self) -> float:
         engine = self.engine
-        awaited = engine.signals.awaited("finished")
-        waiting = engine.signals.awaited("cancelled")
-        events = engine.signals.awaited("event")
-        streams = engine.signals.awaited("stream")
-        messages = engine.signals.awaited("message")
-        somebody_waits = bool(awaited or waiting or events or streams or messages)
+        # Which they are is asked for when it is looked for: this is done every few milliseconds on SQLite.
+        waiters = engine.signals.count()
+        somebody_waits = waiters > 0
         serves_queues = engine.store.backend == "sqlite" and engine.serves_queues
         if not somebody_waits and not serves_queues:
             # Whoever comes to wait calls `wake`.
             return 3600.0
         now_ms = engine.clock.now_ms()
-        waiters = len(waiting) + len(events) + len(streams) + len(messages)
         interval_ms = 1000.0 * max(engine.settings.notification_polling_interval_seconds, waiters / LOOKS_PER_SECOND)
         due = now_ms - self._last_look_ms >= interval_ms
         changed = engine.store.check_for_changes()
@@ -230,6 +226,9 @@ class Watcher(Service["Core"]):
             engine.note_changed()
         if somebody_waits and (due or changed):
             self._last_look_ms = now_ms
+            signals = engine.signals
+            awaited, waiting = signals.awaited("finished"), signals.awaited("cancelled")
+            events, streams, messages = signals.awaited("event"), signals.awaited("stream"), signals.awaited("message")
             for workflow_id in engine.store.find_final(awaited):
                 engine.signals.fire("finished", workflow_id)
             # Others may commit all the time: what is rare is looked for once per interval.

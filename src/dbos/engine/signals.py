@@ -126,6 +126,10 @@ class Signals:
         for waiter in waiters:
             waiter.fire()
 
+    def count(self) -> int:
+        """How many keys somebody waits for."""
+        return len(self._waiters)
+
     def awaited(self, kind: str) -> list[Any]:
         """The subjects of a kind that somebody waits for."""
         with self._lock:
