@@ -42,8 +42,8 @@ bench-growth: $(VENV)/.installed ## speed with a million finished or waiting wor
 bench-docs: $(VENV)/.installed ## both, written into docs/benchmarks.md and its chart
 	$(BIN)/python bench/docs.py $(ARGS)
 
-interop: $(VENV)/.installed ## exchange of databases with PyPI dbos
-	$(BIN)/python -m pytest interop $(ARGS)
+interop: $(VENV)/.installed ## exchange with PyPI dbos, with the TypeScript SDK (needs node and npm), and by plain SQL
+	$(BIN)/python -m pytest -r s interop $(ARGS)
 
 soak: $(VENV)/.installed ## kill worker processes at random for MINUTES (default 10)
 	$(BIN)/python -m tests.kills.soak --minutes $(MINUTES)
@@ -58,4 +58,4 @@ limits: $(VENV)/.installed ## 10,000 tasks per queue limit, by four processes: n
 	$(BIN)/python -m tests.queues.campaign $(ARGS)
 
 clean: ## remove the virtual environments and caches
-	rm -rf .venv .venv-incumbent .venv-absurd .venv-pgqueuer .venv-oban .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .node-interop .venv-incumbent .venv-absurd .venv-pgqueuer .venv-oban .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from interop import node  # noqa: E402
 from interop.sides import Databases, Side  # noqa: E402
 from tests.databases import _remove_databases  # noqa: E402
 
@@ -65,3 +67,20 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def databases(backend: str, tmp_path: Path) -> Databases:
     return Databases(backend, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def typescript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The TypeScript SDK, installed when it is missing; a folder for what its processes say."""
+    reason = node.missing()
+    if reason is not None:
+        pytest.skip(f"The TypeScript SDK {reason}")
+    node.install()
+    return tmp_path_factory.mktemp("typescript")
+
+
+@pytest.fixture(scope="session")
+def remote(typescript: Path) -> Iterator[node.Remote]:
+    """Clients of the TypeScript SDK for any database."""
+    with node.remote(typescript) as remote:
+        yield remote

@@ -20,6 +20,7 @@ from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
 from dbos.error import DBOSException, DBOSInitializationError
 from tests.databases import path_of, url_of
 from tests.helpers import rows, wait_until
+from tests.storage.schemas import lead_postgres_to, lead_sqlite_to
 
 NOWHERE = "nobody-serves-this"
 
@@ -66,6 +67,28 @@ def test_a_database_without_the_schema_is_an_error(backend: str, database_url: s
             lite.execute("CREATE TABLE mine (id INTEGER)")
     with pytest.raises(DBOSInitializationError, match=r"version 0, but.*a client neither creates nor migrates"):
         DBOSClient(system_database_url=database_url)
+
+
+@pytest.mark.parametrize(("version", "taken"), [(123, True), (122, False)])
+def test_a_schema_of_another_sdk_may_lack_the_newest_indexes(
+    backend: str, database_url: str, version: int, taken: bool
+) -> None:
+    """04 R708: 123 is where the TypeScript SDK 5.3.0 leaves a schema; 124 and 125 are indexes."""
+    if backend == "sqlite":
+        with closing(sqlite3.connect(path_of(database_url), isolation_level=None)) as lite:
+            lead_sqlite_to(lite, version)
+    else:
+        lead_postgres_to(database_url, version)
+    if not taken:
+        with pytest.raises(DBOSInitializationError, match="version 122, but this release needs version 123"):
+            DBOSClient(system_database_url=database_url)
+        return
+    with DBOSClient(system_database_url=database_url, application_name="shop") as client:
+        handle = client.enqueue({"workflow_name": "w", "queue_name": NOWHERE}, 1)
+        assert [found.workflow_id for found in client.list_workflows()] == [handle.workflow_id]
+        client.register_queue("q")
+        assert client.list_application_versions() == []
+    assert rows(database_url, "SELECT version FROM dbos_migrations") == [{"version": version}]
 
 
 @pytest.mark.parametrize("backend", ["postgres"])

@@ -21,10 +21,11 @@ from .migrate_postgres import (
 )
 from .migrate_sqlite import connect_sqlite, migrate_sqlite, refuse_sharded_sqlite, verify_sqlite
 from .reset import reset_postgres, reset_sqlite
-from .sql_files import SCHEMA_VERSION, load_migrations, load_schema, quote_identifier
+from .sql_files import SCHEMA_VERSION, TABLES_VERSION, load_migrations, load_schema, quote_identifier
 
 __all__ = [
     "SCHEMA_VERSION",
+    "TABLES_VERSION",
     "connect_postgres",
     "connect_sqlite",
     "create_postgres_database",

@@ -137,17 +137,18 @@ def verify_postgres(
     masked_url: str,
     because: str = NO_MIGRATIONS,
     remedy: str = MIGRATE_FIRST,
+    needed: int = SCHEMA_VERSION,
 ) -> None:
-    """Check that the schema is at the current version or ahead of it; `because` and `remedy` as of `verify_sqlite`.
+    """Check that the schema is at the needed version or ahead of it; the last three arguments as of `verify_sqlite`.
 
     Raises:
         DBOSInitializationError: it is missing or older; names both versions.
     """
     version = read_schema_state(connection, schema).version
-    if version < SCHEMA_VERSION:
+    if version < needed:
         raise DBOSInitializationError(
             f"Schema {schema} of the system database {masked_url} is at version {version}, but this release "
-            f"needs version {SCHEMA_VERSION}, and {because}. {remedy}"
+            f"needs version {needed}, and {because}. {remedy}"
         )
 
 

@@ -120,8 +120,10 @@ def migrate_sqlite(connection: sqlite3.Connection) -> None:
         raise explain_sqlite_error(path, error) from error
 
 
-def verify_sqlite(path: str, *, because: str = NO_MIGRATIONS, remedy: str = MIGRATE_FIRST) -> None:
-    """Check that the file exists and is at the current schema or ahead of it.
+def verify_sqlite(
+    path: str, *, because: str = NO_MIGRATIONS, remedy: str = MIGRATE_FIRST, needed: int = SCHEMA_VERSION
+) -> None:
+    """Check that the file exists and is at the needed version of the schema or ahead of it.
 
     Changes nothing and never makes the file.
 
@@ -129,6 +131,7 @@ def verify_sqlite(path: str, *, because: str = NO_MIGRATIONS, remedy: str = MIGR
         path: The file.
         because: For the message, why nothing is migrated; by default the setting run_migrations.
         remedy: What to do about it.
+        needed: The version; by default the newest.
 
     Raises:
         DBOSInitializationError: the file is missing, is no database, or has an older schema.
@@ -151,10 +154,10 @@ def verify_sqlite(path: str, *, because: str = NO_MIGRATIONS, remedy: str = MIGR
             connection.close()
     except sqlite3.Error as error:
         raise explain_sqlite_error(path, error) from error
-    if version < SCHEMA_VERSION:
+    if version < needed:
         raise DBOSInitializationError(
             f"The SQLite system database {os.path.abspath(path)} is at schema version {version}, but this "
-            f"release needs version {SCHEMA_VERSION}, and {because}. {remedy}"
+            f"release needs version {needed}, and {because}. {remedy}"
         )
 
 

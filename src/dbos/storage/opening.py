@@ -13,6 +13,7 @@ from ..logs import logger
 from .database import SqlStore
 from .engines import postgres_connection, postgres_connection_class, sqlite_connection
 from .migrate import (
+    TABLES_VERSION,
     connect_postgres,
     connect_sqlite,
     create_postgres_database,
@@ -152,11 +153,12 @@ def check_existing(settings: Settings) -> None:
                 masked_url=settings.masked_database_url,
                 because=NOT_BY_CLIENTS,
                 remedy=BY_APPLICATIONS,
+                needed=TABLES_VERSION,
             )
             refuse_sharded_postgres(read_schema_state(connection, settings.schema), settings.schema)
         return
     path, connect = _sqlite_file(settings)
-    verify_sqlite(path, because=NOT_BY_CLIENTS, remedy=BY_APPLICATIONS)
+    verify_sqlite(path, because=NOT_BY_CLIENTS, remedy=BY_APPLICATIONS, needed=TABLES_VERSION)
     reader = connect()
     try:
         refuse_sharded_sqlite(reader)
