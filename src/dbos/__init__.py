@@ -75,6 +75,7 @@ from .serialization import DBOSPortableJSONSerializer, Serializer, WorkflowSeria
 from .types import (
     DuplicationPolicy,
     KafkaMessage,
+    SendMessage,
     StepInfo,
     VersionInfo,
     WorkflowIDReusePolicy,
@@ -101,6 +102,7 @@ __all__ = [
     "PortableWorkflowError",
     "Queue",
     "ScheduleInput",
+    "SendMessage",
     "Serializer",
     "SetEnqueueOptions",
     "SetShardKey",

@@ -8,6 +8,7 @@ database: one JSON object, whose short keys the SQL files explain.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Union
@@ -21,11 +22,13 @@ class Verdict(enum.Enum):
     APPLIED: the record is durable, by this commit or by an earlier try whose answer was lost.
     FENCED: the execution no longer owns the workflow; nothing was written.
     REPEATED: another record of the same execution already holds this step id; nothing was written.
+    TAKEN: the message that was to be consumed has been consumed already, or is gone; nothing was consumed.
     """
 
     APPLIED = "applied"
     FENCED = "fenced"
     REPEATED = "repeated"
+    TAKEN = "taken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,14 @@ class DeduplicationTaken:
     holder_id: str | None
 
 
-Answer = Union[Verdict, ExistingWorkflow, DeduplicationTaken]
+@dataclass(frozen=True, slots=True)
+class RecipientsMissing:
+    """The verdict on messages to workflows that do not exist; none of the record was sent."""
+
+    destination_ids: tuple[str, ...]
+
+
+Answer = Union[Verdict, ExistingWorkflow, DeduplicationTaken, RecipientsMissing]
 
 
 @dataclass(slots=True)
@@ -125,6 +135,91 @@ class EventSet:
 
     def size(self) -> int:
         return 500 + len(self.key) + len(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it is stored. The id is made once, before the first try, so that no try sends it twice."""
+
+    message_id: str
+    destination_id: str
+    topic: str
+    text: str
+    serialization: str
+
+
+@dataclass(slots=True)
+class MessagesSent:
+    """Messages, all or none. In workflow code with the step row, in step code with the ownership of the workflow as a
+    condition; from plain code (no `workflow_id`) without conditions."""
+
+    messages: Sequence[Message]
+    workflow_id: str | None = None
+    owner_token: str | None = None
+    step_id: int | None = None
+    step: StepCompleted | None = None
+
+    def rows(self, number: int) -> list[dict[str, Any]]:
+        """One for each message; who sends is in the first. `number` is the same in all of one record."""
+        step = self.step
+        sender: dict[str, Any] = {
+            "w": self.workflow_id,
+            "t": self.owner_token,
+            "i": self.step_id,
+            "n": None if step is None else step.name,
+            "b": None if step is None else step.started_at_ms,
+            "f": None if step is None else step.completed_at_ms,
+            "a": None if step is None else step.application_name,
+        }
+        nobody = dict.fromkeys(sender)
+        return [
+            {
+                **(nobody if i else sender),
+                "u": message.message_id,
+                "d": message.destination_id,
+                "p": message.topic,
+                "v": message.text,
+                "z": message.serialization,
+                "g": number,
+            }
+            for i, message in enumerate(self.messages)
+        ]
+
+    def size(self) -> int:
+        return 300 + sum(400 + len(message.text) for message in self.messages)
+
+
+@dataclass(slots=True)
+class MessageConsumed:
+    """A message received by workflow code, with its step row: both or none.
+
+    The database takes the value of the step from the message itself, unless the step has an error: the message could
+    not be read.
+    """
+
+    workflow_id: str
+    owner_token: str
+    step_id: int
+    message_id: str
+    step: StepCompleted
+
+    def row(self) -> dict[str, Any]:
+        step = self.step
+        return {
+            "w": self.workflow_id,
+            "t": self.owner_token,
+            "i": self.step_id,
+            "n": step.name,
+            "e": step.error,
+            "z": step.serialization,
+            "b": step.started_at_ms,
+            "f": step.completed_at_ms,
+            "a": step.application_name,
+            "u": self.message_id,
+        }
+
+    def size(self) -> int:
+        return 500 + len(self.step.error or "")
 
 
 @dataclass(slots=True)
@@ -344,6 +439,6 @@ class Bounce:
 
 
 # What workflow and step code does to the outside, durable together with its step row.
-Effect = EventSet
-EFFECT_TYPES = (EventSet,)
+Effect = Union[EventSet, MessagesSent, MessageConsumed]
+EFFECT_TYPES = (EventSet, MessagesSent, MessageConsumed)
 Record = Union[StepCompleted, WorkflowStarted, WorkflowFinished, Effect]

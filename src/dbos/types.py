@@ -143,6 +143,28 @@ class KafkaMessage:
 KafkaMessage.__module__ = "dbos._kafka_message"
 
 
+@dataclass
+class SendMessage:
+    """One of the messages of `DBOS.send_bulk`.
+
+    Attributes:
+        destination_id: The workflow that shall receive it.
+        message: Anything that the format can store.
+        topic: The queue within the mailbox; None is one of its own.
+        idempotency_key: Of messages to one workflow with the same key only the first is delivered.
+        shard_key: Only for sharded system databases; None.
+    """
+
+    destination_id: str
+    message: Any
+    topic: str | None = None
+    idempotency_key: str | None = None
+    shard_key: str | None = None
+
+
+SendMessage.__module__ = "dbos._sys_db"
+
+
 @dataclass(frozen=True, slots=True)
 class StepStatus:
     """What a running step may know about itself.
@@ -284,6 +306,14 @@ class RateLimit:
 class StoredValue(NamedTuple):
     """A payload as it is stored, with the name of its format."""
 
+    text: str
+    serialization: str | None
+
+
+class StoredMessage(NamedTuple):
+    """A message in a mailbox, as it is stored."""
+
+    message_id: str
     text: str
     serialization: str | None
 

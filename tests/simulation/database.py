@@ -7,7 +7,16 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from dbos.records import EFFECT_TYPES, Bounce, Effect, Record, StepCompleted, WorkflowFinished
+from dbos.records import (
+    EFFECT_TYPES,
+    Bounce,
+    Effect,
+    MessageConsumed,
+    MessagesSent,
+    Record,
+    StepCompleted,
+    WorkflowFinished,
+)
 from dbos.storage.database import SqlStore
 from dbos.storage.migrate import connect_sqlite, migrate_sqlite
 from dbos.storage.sqlite import SqliteConnections
@@ -30,12 +39,16 @@ CREATE TRIGGER output_changed BEFORE UPDATE ON workflow_output
 WHEN (SELECT status FROM workflow_status AS w WHERE w.workflow_uuid = OLD.workflow_uuid) IN ('SUCCESS', 'ERROR') BEGIN
   INSERT INTO violations VALUES ('the output of ' || OLD.workflow_uuid || ' was replaced');
 END;
+CREATE TRIGGER message_changed BEFORE UPDATE ON notifications WHEN OLD.consumed OR NOT NEW.consumed BEGIN
+  INSERT INTO violations VALUES ('message ' || OLD.message || ' to ' || OLD.destination_uuid || ' was received twice');
+END;
 """
 
 # What workflows do to the outside: tables and the columns that are compared.
 EFFECTS = (
     ("workflow_events", "workflow_uuid, key, value, serialization"),
     ("workflow_events_history", "workflow_uuid, function_id, key, value, serialization"),
+    ("notifications", "destination_uuid, topic, message, serialization, consumed, consumed_by_function_id"),
 )
 
 
@@ -86,10 +99,24 @@ class SimulatedDatabase:
         return bool(rows) and (not isinstance(record, WorkflowFinished) or rows[0][0] == record.status)
 
     def _holds_effect(self, record: Effect) -> bool:
-        if record.step is not None and not self.has_step(record.workflow_id, record.step_id):
+        if record.step is not None and not self.has_step(record.step.workflow_id, record.step.step_id):
             return False
+        if isinstance(record, (MessagesSent, MessageConsumed)):
+            found = self._messages(record)
+            if isinstance(record, MessageConsumed):
+                return [row[1:] for row in found] == [(1, record.step_id)]
+            return {row[0] for row in found} == {message.message_id for message in record.messages}
         sql = "SELECT 1 FROM workflow_events_history WHERE workflow_uuid = ? AND function_id = ? AND key = ?"
         return bool(self.rows(sql, record.workflow_id, record.step_id, record.key))
+
+    def _messages(self, record: MessagesSent | MessageConsumed) -> list[tuple[Any, ...]]:
+        """The rows of the messages of a record."""
+        if isinstance(record, MessagesSent):
+            ids = [message.message_id for message in record.messages]
+        else:
+            ids = [record.message_id]
+        sql = "SELECT message_uuid, consumed, consumed_by_function_id FROM notifications WHERE message_uuid = ?"
+        return [row for message_id in ids for row in self.rows(sql, message_id)]
 
     def effects(self) -> dict[str, list[tuple[Any, ...]]]:
         """What workflows have done to the outside."""
@@ -102,7 +129,7 @@ class SimulatedDatabase:
     def may_write(self, record: Record) -> bool:
         """Whether the execution behind a record owns its workflow now."""
         if isinstance(record, (StepCompleted, WorkflowFinished, *EFFECT_TYPES)):
-            return self.owner(record.workflow_id) == record.owner_token
+            return record.workflow_id is None or self.owner(record.workflow_id) == record.owner_token
         if record.parent is None:
             return True
         return self.owner(record.parent.workflow_id) == record.parent.owner_token
@@ -125,7 +152,9 @@ class SimulatedDatabase:
                 record.step_id,
             )
         if isinstance(record, EFFECT_TYPES):
-            step = self.has_step(record.workflow_id, record.step_id)
+            step = record.step is not None and self.has_step(record.step.workflow_id, record.step.step_id)
+            if isinstance(record, (MessagesSent, MessageConsumed)):
+                return step, self._messages(record)
             return step, self.rows(
                 "SELECT * FROM workflow_events_history WHERE workflow_uuid = ? AND key = ?",
                 record.workflow_id,

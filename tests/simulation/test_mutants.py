@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dbos.engine import debouncing, dispatcher, waiting, workflows
+from dbos.engine import debouncing, dispatcher, messages, waiting, workflows
 from dbos.engine.execution import Execution
 from dbos.engine.steps import record_step
 from dbos.ids import new_id
@@ -18,7 +18,7 @@ from dbos.storage.database import SqlStore
 
 from . import machine, test_survivors, test_two_executions
 from .checks import BY_NAME, baselines, problems
-from .faults import Faults, seeded
+from .faults import Faults, SeededFaults, seeded
 from .virtual import Stuck, resolve
 from .world import Result, World
 
@@ -42,6 +42,13 @@ def takeovers() -> Iterator[tuple[str, Result]]:
     for seed in range(400):
         scenario, _, result = test_two_executions.run(seed)
         yield scenario.name, result
+
+
+def takeovers_everywhere(name: str) -> Iterator[tuple[str, Result]]:
+    """The first process freezes at each point of a scenario in turn."""
+    for point in range(len(baselines(name)[0].points)):
+        faults = SeededFaults(freeze_at=point, seed=point, failure_share=0.0, slow_share=0.0, crash_share=0.0)
+        yield name, World(BY_NAME[name], faults, seed=point).run_two(1.0, 0.01)
 
 
 def survivors() -> Iterator[tuple[str, Result]]:
@@ -171,6 +178,27 @@ def give_ids_back_at_once(patch: Patch) -> None:
     patch.setattr(debouncing, "_give_back", give_back)
 
 
+def send_for_anybody(patch: Patch) -> None:
+    change_statements(patch, "send_message", " AND s.owner_xid = ?2")
+
+
+def receive_for_anybody(patch: Patch) -> None:
+    change_statements(patch, "consume_message", " AND s.owner_xid = ?2")
+
+
+def receive_without_the_step(patch: Patch) -> None:
+    """The step follows in a record of its own."""
+    original = messages._receive
+
+    def receive(execution: Execution, step: Any, message: Any) -> Any:
+        answer = yield from original(execution, dataclasses.replace(step, step_id=step.step_id + 1000), message)
+        step.output, step.serialization = message.text, message.serialization
+        yield from record_step(execution, step)
+        return answer
+
+    patch.setattr(messages, "_receive", receive)
+
+
 def take_nothing_over(patch: Patch) -> None:
     patch.setattr(SqlStore, "requeue_dead", lambda *args: [])
 
@@ -192,6 +220,9 @@ MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Re
     (bounce_for_anybody, takeovers),
     (bounce_without_the_step, takeovers),
     (give_ids_back_at_once, lambda: crashes("gathered_debounces")),
+    (send_for_anybody, lambda: takeovers_everywhere("ping_pong")),
+    (receive_for_anybody, lambda: takeovers_everywhere("ping_pong")),
+    (receive_without_the_step, lambda: crashes("ping_pong")),
     (take_nothing_over, survivors),
     (make_tokens_without_a_name, survivors),
 ]

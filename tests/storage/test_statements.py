@@ -11,7 +11,8 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from dbos.storage.database import EFFECTS, LONE, SqlStore
+from dbos.records import Message, MessagesSent
+from dbos.storage.database import EFFECTS, LONE, WITH_STEPS, SqlStore
 from dbos.storage.listing import choose_lines, listing
 from dbos.storage.postgres import JOURNAL_SETTINGS
 from dbos.storage.sql_files import load_statements
@@ -29,15 +30,20 @@ JOURNAL = [
     "record_steps",
     "finish_workflows",
     *[name for name, _, _ in EFFECTS.values()],
+    *[describe([])[0] for describe in WITH_STEPS.values()],
 ]
 LONE_NAMES = [*[name for name, _ in LONE.values()], *[name for _, name, _ in EFFECTS.values()]]
+LONE_NAMES += [describe([])[1] for describe in WITH_STEPS.values()]
 READS = ["find_step", "find_start", "load_steps", "list_steps", "get_workflow", "find_outcomes", "find_final"]
 READS += ["find_cancelled", "find_existing", "find_key_holder"]
+READS += ["find_messages", "find_filled_mailboxes", "find_message_ids", "find_forks"]
 SERVICES = ["claim_workflows", "cancel_overdue", "requeue_pending", "find_children", "cancel_workflows"]
 SERVICES += ["resume_workflows", "dead_letter", "find_owners", "requeue_dead"]
 SERVICES += ["resume_workflows", "dead_letter", "bounce"]
-TABLES = re.compile(r"\bSCAN (w|c|p|o|workflow_\w+|operation_outputs)\b")
+TABLES = re.compile(r"\bSCAN (w|c|p|o|s|m|workflow_\w+|operation_outputs|notifications)\b")
 FILLED = 3_000
+# That the journal's statements may use.
+INDEXES = {"workflow_status_pkey", "operation_outputs_pkey", "notifications_pkey", "idx_workflow_topic"}
 
 
 def fill(store: SqlStore) -> None:
@@ -48,6 +54,7 @@ def fill(store: SqlStore) -> None:
         store.commit([start(w) for w in part])
         store.commit([step(w, i) for w in part for i in (1, 2)])
         store.commit([finish(w) for w in part[50:]])
+        store.commit([MessagesSent([Message(f"{w}-{i}", w, "t", "text", "f") for i in (1, 2, 3)]) for w in part])
 
 
 def analyze(opened: Opened) -> None:
@@ -114,8 +121,11 @@ def test_sqlite_finds_single_rows_by_primary_key(populated: Opened) -> None:
             plan = populated.connection.execute(f"EXPLAIN QUERY PLAN {text}", [None] * parameter_count(text)).fetchall()
             searches = [row["detail"] for row in plan if row["detail"].startswith("SEARCH")]
             for detail in searches:
+                if "idx_workflow_topic" in detail:
+                    assert "destination_uuid=? AND topic=?" in detail, (name, detail)
+                    continue
                 assert "sqlite_autoindex_" in detail, (name, detail)
-                assert "workflow_uuid=?" in detail, (name, detail)
+                assert "workflow_uuid=?" in detail or "message_uuid=?" in detail, (name, detail)
 
 
 @pytest.mark.parametrize("backend", ["postgres"])
@@ -129,7 +139,10 @@ def test_the_journals_plans_search_by_primary_key(populated: Opened, name: str) 
         assert node["Node Type"] != "Seq Scan", plan
         assert node["Node Type"] not in ("Hash Join", "Merge Join"), plan
         if "Index Name" in node:
-            assert node["Index Name"] in ("workflow_status_pkey", "operation_outputs_pkey"), plan
+            assert node["Index Name"] in INDEXES, plan
+            # The latest of a mailbox: from the end of what may be long.
+            if node["Index Name"] == "idx_workflow_topic":
+                assert node.get("Scan Direction") == "Backward", plan
         if node["Node Type"] == "Nested Loop":
             # What runs once per outer row must be a search in a table: two lists of a batch are never compared.
             inner = list(nodes(node["Plans"][1]))

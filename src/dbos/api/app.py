@@ -20,6 +20,7 @@ from .bulk import BulkCalls
 from .calls import WorkflowCalls
 from .enqueueing import EnqueueCalls
 from .events import EventCalls
+from .messages import MessageCalls
 from .kafka import KafkaCalls
 from .listing import ListingCalls
 from .management import ManagementCalls
@@ -47,6 +48,7 @@ class DBOS(
     KafkaCalls,
     ScheduleCalls,
     EventCalls,
+    MessageCalls,
 ):
     """The durable-workflow application of this process.
 

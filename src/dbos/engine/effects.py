@@ -31,7 +31,7 @@ def effect_plan(call: str, name: str, make: Make) -> Plan[None]:
         execution.check()
         assert context.step_status.step_id is not None
         effect = make(execution, context.step_status.step_id, None)
-        accept(execution, effect.step_id, (yield Commit(effect)))
+        accept(execution, context.step_status.step_id, (yield Commit(effect)))
         return
     step_id = execution.draw()
     record = yield from execution.find_recorded(step_id, name)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
     from .engine import Engine
+    from .messages import Mailbox
 
 # A replay loads its recorded steps in windows of this many step ids.
 STEP_WINDOW = 1000
@@ -68,6 +69,7 @@ class Execution:
         "engine",
         "known_until",
         "last_step_id",
+        "mailboxes",
         "name",
         "owner_token",
         "partition_key",
@@ -109,6 +111,8 @@ class Execution:
         self.last_step_id = 0
         self.stop_error: BaseException | None = None
         self.completion = Completion()
+        # By topic, once something is received (see `messages`).
+        self.mailboxes: dict[str, Mailbox] | None = None
 
     def __repr__(self) -> str:
         return f"Execution({self.workflow_id!r}, {self.name!r}, step {self.last_step_id})"

@@ -25,7 +25,7 @@ from itertools import islice
 
 from ..error import DBOSException
 from ..logs import logger
-from ..records import Answer, EventSet, Record, Verdict, WorkflowFinished, WorkflowStarted
+from ..records import Answer, EventSet, MessagesSent, Record, Verdict, WorkflowFinished, WorkflowStarted
 from ..storage.store import Store, StoreRefused, StoreUnavailable, StoreUnreachable
 from ..types import StoredValue, WorkflowOutcome
 from .errors import EngineStopped
@@ -395,8 +395,9 @@ def commit_batch(
 
 def refusal(record: Record, error: StoreRefused) -> DBOSException:
     """The typed error for a record that the database will never take."""
+    whose = "a message" if record.workflow_id is None else f"the record of workflow {record.workflow_id!r}"
     return DBOSException(
-        f"The system database refused the record of workflow {record.workflow_id!r}: {error}. Nothing of it was "
+        f"The system database refused {whose}: {error}. Nothing of it was "
         f"stored. Check its texts (id, names, serialized values) for characters or sizes the database cannot hold."
     )
 
@@ -413,3 +414,7 @@ def publish(batch: Sequence[Entry], signals: Signals) -> None:
             )
         elif type(record) is EventSet and entry.answer is Verdict.APPLIED:
             signals.fire("event", (record.workflow_id, record.key), StoredValue(record.value, record.serialization))
+        elif type(record) is MessagesSent and entry.answer is Verdict.APPLIED:
+            # Without the message: another process may have sent an older one, so the receiver looks.
+            for message in record.messages:
+                signals.fire("message", (message.destination_id, message.topic))

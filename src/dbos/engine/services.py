@@ -212,15 +212,15 @@ class Watcher(Service["Core"]):
         awaited = engine.signals.awaited("finished")
         waiting = engine.signals.awaited("cancelled")
         events = engine.signals.awaited("event")
-        somebody_waits = bool(awaited or waiting or events)
+        messages = engine.signals.awaited("message")
+        somebody_waits = bool(awaited or waiting or events or messages)
         serves_queues = engine.store.backend == "sqlite" and engine.serves_queues
         if not somebody_waits and not serves_queues:
             # Whoever comes to wait calls `wake`.
             return 3600.0
         now_ms = engine.clock.now_ms()
-        interval_ms = 1000.0 * max(
-            engine.settings.notification_polling_interval_seconds, (len(waiting) + len(events)) / LOOKS_PER_SECOND
-        )
+        waiters = len(waiting) + len(events) + len(messages)
+        interval_ms = 1000.0 * max(engine.settings.notification_polling_interval_seconds, waiters / LOOKS_PER_SECOND)
         due = now_ms - self._last_look_ms >= interval_ms
         changed = engine.store.check_for_changes()
         if changed and serves_queues:
@@ -232,6 +232,8 @@ class Watcher(Service["Core"]):
             engine.note_cancelled(engine.store.find_cancelled(waiting))
             for event in engine.store.find_set_events(events) if events else ():
                 engine.signals.fire("event", event)
+            for mailbox in engine.store.find_filled_mailboxes(messages) if messages else ():
+                engine.signals.fire("message", mailbox)
         if engine.store.backend == "sqlite":
             return DATA_VERSION_SECONDS
         return max(0.01, (self._last_look_ms + interval_ms - now_ms) / 1000)

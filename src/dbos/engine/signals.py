@@ -4,7 +4,7 @@ Waiting for anything follows four lines: register a waiter, look, sleep until wo
 Registering comes before looking, so nothing that happens in between is missed.
 
 A key is a kind and what it happens to: ("finished", workflow_id), ("cancelled", workflow_id), ("event", (workflow_id,
-key)).
+key)), ("message", (workflow_id, topic)).
 Whoever makes something happen fires the key after the commit; a value at hand travels along, so that the
 waiter needs no read. `services.Watcher` and `services.Listener` fire keys for what other processes did.
 """

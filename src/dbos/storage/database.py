@@ -19,6 +19,8 @@ from ..records import (
     Effect,
     EventSet,
     ExistingWorkflow,
+    MessageConsumed,
+    MessagesSent,
     Record,
     StepCompleted,
     Verdict,
@@ -31,6 +33,7 @@ from .debouncing import DebounceOperations
 from .encoding import Row, encode_json, pair
 from .events import EventOperations
 from .listing import ALL, listing
+from .messages import EffectWork, MessageOperations, consumption, sending
 from .queues import QueueOperations
 from .renaming import RenameOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version, verdict_on_step
@@ -45,7 +48,8 @@ class Work(NamedTuple):
     """A statement of a batch: for each of `rows` (see `records`) it changes `changes` rows of the database.
 
     `lone` is the statement for a single row, where there is one (see `sql/<backend>/lone.sql`). `is_effect` tells that
-    it is about what steps do, not about their rows, and takes no time.
+    it is about what steps do, not about their rows, and takes no time. `more_changes` come on SQLite on top of those of
+    the rows.
     """
 
     name: str
@@ -54,11 +58,19 @@ class Work(NamedTuple):
     changes: int
     lone: str | None = None
     is_effect: bool = False
+    more_changes: int = 0
 
 
 # Statements for effects: of a batch, for a single one, and how many rows they change on SQLite.
 EFFECTS: dict[type[Effect], tuple[str, str, int]] = {
     EventSet: ("set_events", "set_event", 2),
+}
+
+
+# Effects whose statements write their step rows too, since both depend on what they find.
+WITH_STEPS: dict[type[Effect], Callable[[Sequence[Any]], EffectWork]] = {
+    MessagesSent: sending,
+    MessageConsumed: consumption,
 }
 
 
@@ -143,7 +155,13 @@ class Connections(Protocol):
 
 
 class SqlStore(
-    QueueOperations, BulkOperations, ScheduleOperations, DebounceOperations, EventOperations, RenameOperations
+    QueueOperations,
+    BulkOperations,
+    ScheduleOperations,
+    DebounceOperations,
+    EventOperations,
+    MessageOperations,
+    RenameOperations,
 ):
     """The store contract (see `store.Store`) over named SQL statements."""
 
@@ -171,6 +189,7 @@ class SqlStore(
             is_lone = kind is WorkflowFinished
         if not is_lone:
             return self._commit_batch([record])[0]
+        assert not isinstance(record, EFFECT_TYPES)
         name, changes = LONE[kind]
         parameters = (*record.row().values(), self._db.now_ms())
         news = NOTHING_NEW if kind is not WorkflowFinished else news_of([record])
@@ -191,7 +210,11 @@ class SqlStore(
         """What became of one record of a batch in which not every row was written."""
         if isinstance(record, StepCompleted):
             return self._answer_to_step(record)
-        if isinstance(record, EFFECT_TYPES):
+        if isinstance(record, MessagesSent):
+            return self._answer_to_sending(record)
+        if isinstance(record, MessageConsumed):
+            return self._answer_to_consumption(record)
+        if isinstance(record, EventSet):
             return self._answer_to_effect(record)
         if isinstance(record, WorkflowFinished):
             outcome = self.find_outcomes([record.workflow_id]).get(record.workflow_id)
@@ -206,7 +229,7 @@ class SqlStore(
             raise StoreUnavailable(f"step {record.step_id} of workflow {record.workflow_id} was not written yet")
         return verdict
 
-    def _answer_to_effect(self, record: Effect) -> Answer:
+    def _answer_to_effect(self, record: EventSet) -> Answer:
         if record.step is not None:
             return self._answer_to_step(record.step)
         # The statement asks for nothing but the ownership, which is never regained: whoever owns the workflow now owned
@@ -430,8 +453,8 @@ class SqlStore(
 
 def work_of(records: Sequence[Record], *, effects_first: bool) -> list[Work]:
     """The statements for a batch, in the order in which they run."""
-    roots: list[Record] = []
-    children: list[Record] = []
+    roots: list[WorkflowStarted] = []
+    children: list[WorkflowStarted] = []
     steps: list[Record] = []
     step_rows: list[dict[str, Any]] = []
     effects: dict[type[Effect], list[Effect]] = {}
@@ -451,6 +474,8 @@ def work_of(records: Sequence[Record], *, effects_first: bool) -> list[Work]:
         elif isinstance(record, EFFECT_TYPES):
             effects.setdefault(type(record), []).append(record)
             step = record.step
+            if step is not None and type(record) in WITH_STEPS:
+                step = step.also
         while step is not None:
             steps.append(record)
             step_rows.append(step.row())
@@ -467,9 +492,14 @@ def work_of(records: Sequence[Record], *, effects_first: bool) -> list[Work]:
     if steps and not effects_first:
         work.append(Work("record_steps", steps, step_rows, 1, "record_step"))
     for kind, found in effects.items():
+        if kind in WITH_STEPS:
+            name, lone, rows, changes, more_changes = WITH_STEPS[kind](found)
+            work.append(Work(name, found, rows, changes, lone, more_changes=more_changes))
+            continue
         name, lone, changes = EFFECTS[kind]
         # One statement writes nothing twice; the last one counts.
-        rows = list({record.identity(): record.row() for record in found}.values())
+        written: Sequence[Any] = found
+        rows = list({record.identity(): record.row() for record in written}.values())
         work.append(Work(name, found, rows, changes, lone, is_effect=True))
     if steps and effects_first:
         work.append(Work("record_steps", steps, step_rows, 1, "record_step"))

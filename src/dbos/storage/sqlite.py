@@ -88,6 +88,10 @@ class SqliteConnections:
         return time.time_ns() // 1_000_000
 
     def commit(self, work: Sequence[Work], now_ms: int, news: News) -> Sequence[bool]:
+        expected = sum(len(item.rows) * item.changes + item.more_changes for item in work)
+        if len(work) == 1 and work[0].lone is not None and len(work[0].rows) == 1:
+            parameters = (*work[0].rows[0].values(), now_ms)
+            return [self.commit_lone(work[0].lone, parameters, expected, news)]
         names = tuple([item.name for item in work])
         parameters = (*(encode_rows(item.rows) for item in work), now_ms)
         statement = self._commit_statements.get(names)
@@ -95,7 +99,6 @@ class SqliteConnections:
             # In the statement of a batch ?1 stands for its records, ?2 for the time.
             places = [(f"NEW.p{i}", f"NEW.p{len(work)}") for i in range(len(work))]
             statement = self._make_commit_statement(names, places, len(parameters))
-        expected = sum(len(item.rows) * item.changes for item in work)
         return [self._commit(statement, parameters) == expected] * len(work)
 
     def commit_lone(self, name: str, parameters: Row, changes: int, news: News) -> bool:

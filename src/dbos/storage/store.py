@@ -25,6 +25,7 @@ from ..types import (
     QueueConfig,
     Schedule,
     StepRecord,
+    StoredMessage,
     StoredValue,
     VersionInfo,
     WorkflowFilter,
@@ -212,6 +213,18 @@ class Store(Protocol):
 
     def list_events(self, workflow_id: str, timeout_seconds: float | None) -> dict[str, StoredValue]:
         """All events of a workflow, by key; DBOSQueryTimeoutError when it takes too long."""
+        ...
+
+    def find_messages(self, workflow_id: str, topic: str, limit: int) -> list[StoredMessage]:
+        """The oldest messages that wait for a workflow under a topic, in the order in which they are received."""
+        ...
+
+    def find_filled_mailboxes(self, wanted: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Those of the pairs of workflow and topic under which a message waits."""
+        ...
+
+    def find_forks(self, workflow_ids: Sequence[str]) -> dict[str, list[str]]:
+        """For each of the workflows its forks, their forks, and so on."""
         ...
 
     def find_waiting_queues(self, queue_names: Sequence[str], claim: Claim) -> list[str]:
