@@ -34,9 +34,8 @@ NOT_YET_EXPORTED = {
 
 # Members of DBOS that later chapters bring; "*" stands for the blocking form and its _async twin.
 _NOT_YET_IN_DBOS = """
-    alert_handler close_stream* delete_workflow* delete_workflows* fork_workflow*
-    read_stream* read_stream_offset* rewind_workflow* span tracer
-    update_workflow_attributes* write_stream*
+    alert_handler delete_workflow* delete_workflows* fork_workflow*
+    rewind_workflow* span tracer update_workflow_attributes*
 """
 _NOT_YET_IN_CLIENT = """
     delete_workflow* delete_workflows* fork_workflow* get_event* read_stream* read_stream_offset* rewind_workflow* send*

@@ -31,6 +31,7 @@ __all__ = [
     "DBOSRecoveryError",
     "DBOSStepNondeterminismError",
     "DBOSStepTimeoutError",
+    "DBOSStreamEndedError",
     "DBOSStreamNondeterminismError",
     "DBOSStreamTimeoutError",
     "DBOSUnexpectedStepError",
@@ -402,6 +403,18 @@ class DBOSStreamTimeoutError(DBOSException):
             f"No value arrived on stream {key} of workflow {workflow_id}{within}",
             DBOSErrorCode.StreamTimeout.value,
         )
+
+
+class DBOSStreamEndedError(DBOSStreamTimeoutError):
+    """The stream ended before the value that was asked for. Attributes: `workflow_id`, `key`, `timeout_seconds` (None).
+
+    Workflows record it as the error above, which every implementation knows.
+    """
+
+    def __init__(self, workflow_id: str, key: str, timeout_seconds: float | None = None) -> None:
+        super().__init__(workflow_id, key, timeout_seconds)
+        self.message += ": it has ended before"
+        self.args = (self.message,)
 
 
 class DBOSStreamNondeterminismError(DBOSException):

@@ -223,6 +223,54 @@ class MessageConsumed:
 
 
 @dataclass(slots=True)
+class StreamEnd:
+    """How far a stream reaches, as the execution that writes it knows; `top` is its last offset, None if not known."""
+
+    top: int | None = None
+
+
+@dataclass(slots=True)
+class StreamWritten:
+    """An entry at the end of a stream, appended by the execution that `owner_token` names.
+
+    In workflow code with its step row: both or none. In step code, `step` is None: `step_id` is that of the step. Then
+    the entry is written at `offset` or not at all, so that a repeated commit recognises it; with a step row `offset` is
+    what the entry gets unless something comes between, None when that is not sure. `stands` tells that a former try of
+    the commit has written it. Only the store sets these two.
+    """
+
+    workflow_id: str
+    owner_token: str
+    step_id: int
+    key: str
+    value: str
+    serialization: str | None
+    end: StreamEnd
+    step: StepCompleted | None = None
+    offset: int | None = None
+    stands: bool = False
+
+    def identity(self) -> object:
+        """What one statement can write only once; a step may append any number of entries."""
+        return id(self) if self.step is None else (self.workflow_id, self.owner_token, self.step_id)
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "w": self.workflow_id,
+            "t": self.owner_token,
+            "i": self.step_id,
+            "s": self.step is not None,
+            "k": self.key,
+            "v": self.value,
+            "z": self.serialization,
+            "x": -1 if self.stands else self.offset if self.step is None else None,
+        }
+
+    def size(self) -> int:
+        return 500 + len(self.key) + len(self.value)
+
+
+@dataclass(slots=True)
 class ParentStep:
     """The step of a parent workflow that starts a child; written in the transaction that creates the child."""
 
@@ -439,6 +487,6 @@ class Bounce:
 
 
 # What workflow and step code does to the outside, durable together with its step row.
-Effect = Union[EventSet, MessagesSent, MessageConsumed]
-EFFECT_TYPES = (EventSet, MessagesSent, MessageConsumed)
+Effect = Union[EventSet, StreamWritten, MessagesSent, MessageConsumed]
+EFFECT_TYPES = (EventSet, StreamWritten, MessagesSent, MessageConsumed)
 Record = Union[StepCompleted, WorkflowStarted, WorkflowFinished, Effect]

@@ -318,6 +318,24 @@ class StoredMessage(NamedTuple):
     serialization: str | None
 
 
+class StreamEntry(NamedTuple):
+    """An entry of a stream at its offset."""
+
+    offset: int
+    value: StoredValue
+
+
+class StreamPage(NamedTuple):
+    """Consecutive entries of a stream, and the status of its workflow at the same moment; None: there is none.
+
+    `closed_before` tells that the stream ends with a marker before the offset asked for, where nothing is.
+    """
+
+    status: str | None
+    entries: list[StoredValue]
+    closed_before: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
     """One row of `queues`. None is no limit; `application_name` None is a queue nobody owns."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from dbos.records import ParentStep, StepCompleted, WorkflowFinished, WorkflowStarted
+from dbos.records import ParentStep, StepCompleted, StreamEnd, StreamWritten, WorkflowFinished, WorkflowStarted
 from dbos.storage.database import SqlStore
 from dbos.types import INTERNAL_QUEUE_NAME, Claim, ClaimedWorkflow, QueueConfig
 
@@ -67,6 +67,15 @@ def step(workflow_id: str, step_id: int, **given: Any) -> StepCompleted:
         "application_name": "test-app",
     }
     return StepCompleted(workflow_id, step_id=step_id, **(fields | given))
+
+
+def entry(workflow_id: str, step_id: int, value: str, **given: Any) -> StreamWritten:
+    """A stream entry of the execution that `start` made, in workflow code; `in_step` makes it one of a step."""
+    token = given.pop("owner_token", f"token-{workflow_id}")
+    row = step(workflow_id, step_id, owner_token=token, output=None, name="DBOS.writeStream", serialization=None)
+    recorded = None if given.pop("in_step", False) else row
+    end = given.pop("end", None) or StreamEnd()
+    return StreamWritten(workflow_id, token, step_id, given.pop("key", "k"), value, "portable_json", end, recorded)
 
 
 def finish(workflow_id: str, **given: Any) -> WorkflowFinished:

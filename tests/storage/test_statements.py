@@ -18,7 +18,7 @@ from dbos.storage.postgres import JOURNAL_SETTINGS
 from dbos.storage.sql_files import load_statements
 from dbos.types import WorkflowFilter
 from tests.storage.conftest import Opened
-from tests.storage.making import finish, start, step
+from tests.storage.making import entry, finish, start, step
 
 SQLITE = load_statements("sqlite", None)
 POSTGRES = load_statements("postgres", "dbos")
@@ -35,15 +35,15 @@ JOURNAL = [
 LONE_NAMES = [*[name for name, _ in LONE.values()], *[name for _, name, _ in EFFECTS.values()]]
 LONE_NAMES += [describe([])[1] for describe in WITH_STEPS.values()]
 READS = ["find_step", "find_start", "load_steps", "list_steps", "get_workflow", "find_outcomes", "find_final"]
-READS += ["find_cancelled", "find_existing", "find_key_holder"]
+READS += ["find_cancelled", "find_existing", "find_key_holder", "read_stream", "find_stream_entry", "find_stream_ends"]
 READS += ["find_messages", "find_filled_mailboxes", "find_message_ids", "find_forks"]
 SERVICES = ["claim_workflows", "cancel_overdue", "requeue_pending", "find_children", "cancel_workflows"]
 SERVICES += ["resume_workflows", "dead_letter", "find_owners", "requeue_dead"]
 SERVICES += ["resume_workflows", "dead_letter", "bounce"]
-TABLES = re.compile(r"\bSCAN (w|c|p|o|s|m|workflow_\w+|operation_outputs|notifications)\b")
+TABLES = re.compile(r"\bSCAN (w|c|p|o|s|m|t|workflow_\w+|operation_outputs|notifications|streams)\b")
 FILLED = 3_000
 # That the journal's statements may use.
-INDEXES = {"workflow_status_pkey", "operation_outputs_pkey", "notifications_pkey", "idx_workflow_topic"}
+INDEXES = {"workflow_status_pkey", "operation_outputs_pkey", "notifications_pkey", "idx_workflow_topic", "streams_pkey"}
 
 
 def fill(store: SqlStore) -> None:
@@ -53,6 +53,7 @@ def fill(store: SqlStore) -> None:
         part = many[first : first + 1000]
         store.commit([start(w) for w in part])
         store.commit([step(w, i) for w in part for i in (1, 2)])
+        store.commit([entry(w, 3, "1") for w in part])
         store.commit([finish(w) for w in part[50:]])
         store.commit([MessagesSent([Message(f"{w}-{i}", w, "t", "text", "f") for i in (1, 2, 3)]) for w in part])
 
@@ -159,7 +160,7 @@ def test_the_other_plans_of_a_filled_database_scan_no_table(opened: Opened, name
     analyze(opened)
     plan = plan_of(opened.connection, name, "SET plan_cache_mode = force_generic_plan")
     for node in nodes(plan):
-        large = node.get("Relation Name") in ("workflow_status", "operation_outputs")
+        large = node.get("Relation Name") in ("workflow_status", "operation_outputs", "streams")
         assert not (node["Node Type"] == "Seq Scan" and large), plan
 
 

@@ -30,6 +30,7 @@ from .runtime import classproperty, state
 from .schedules import ScheduleCalls
 from .starting import StartCalls
 from .steps import StepCalls
+from .streams import StreamCalls
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -49,6 +50,7 @@ class DBOS(
     ScheduleCalls,
     EventCalls,
     MessageCalls,
+    StreamCalls,
 ):
     """The durable-workflow application of this process.
 

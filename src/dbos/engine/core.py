@@ -15,6 +15,7 @@ from ..serialization import Payloads
 from ..storage.store import Store
 from .clock import Clock
 from .drivers import Drivers
+from .feeds import Feeds
 from .journal import Journal
 from .plans import Plan
 from .services import Listener, Service, Watcher
@@ -46,6 +47,7 @@ class Core:
         self.clock = clock or Clock()
         self.payloads = Payloads(settings.serializer)
         self.signals = Signals()
+        self.feeds = Feeds(self.signals)
         self.journal = Journal(store, self.signals, retry_connection_errors=retry_connection_errors)
         self.workers = Workers(settings.max_executor_threads)
         self.loops = Loops()

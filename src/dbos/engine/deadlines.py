@@ -54,4 +54,4 @@ def check_timeout(timeout_seconds: float, call: str) -> float:
         raise TypeError(f"timeout_seconds of {call} must be a number of seconds, not {timeout_seconds!r}")
     if timeout_seconds != timeout_seconds:
         raise TypeError(f"timeout_seconds of {call} must be a number of seconds, not NaN")
-    return min(float(timeout_seconds), LONGEST_SECONDS)
+    return float(max(-LONGEST_SECONDS, min(timeout_seconds, LONGEST_SECONDS)))

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from ..error import DBOSUnexpectedStepError, DBOSWorkflowCancelledError, DBOSWorkflowConflictIDError
+from ..records import StreamEnd
 from ..types import StepRecord
 from .errors import EngineStopped, ExecutionInterrupted
 from .plans import Effect, Read, Wait
@@ -64,6 +65,7 @@ class Execution:
 
     __slots__ = (
         "_loading",
+        "closed_streams",
         "completion",
         "deadline_ms",
         "engine",
@@ -74,9 +76,11 @@ class Execution:
         "owner_token",
         "partition_key",
         "queue_name",
+        "reads_stream",
         "recorded",
         "serialization",
         "stop_error",
+        "stream_ends",
         "workflow_id",
     )
 
@@ -110,6 +114,10 @@ class Execution:
         self._loading = False
         self.last_step_id = 0
         self.stop_error: BaseException | None = None
+        # How far the streams reach that it writes, by key; those it has closed; whether it is in the middle of reading.
+        self.stream_ends: dict[str, StreamEnd] = {}
+        self.closed_streams: set[str] = set()
+        self.reads_stream = False
         self.completion = Completion()
         # By topic, once something is received (see `messages`).
         self.mailboxes: dict[str, Mailbox] | None = None
@@ -126,6 +134,13 @@ class Execution:
         """Undo the drawing of an id that turned out not to be needed, if none was drawn since."""
         if step_id == self.last_step_id:
             self.last_step_id -= 1
+
+    def stream_end(self, key: str) -> StreamEnd:
+        """What is known of the end of a stream of this workflow; an execution that began with its row knows all."""
+        end = self.stream_ends.get(key)
+        if end is None:
+            end = self.stream_ends.setdefault(key, StreamEnd(-1 if self.known_until == EVERYTHING else None))
+        return end
 
     def stop(self, error: BaseException) -> None:
         """Let the execution stop at its next operation."""

@@ -25,9 +25,18 @@ from itertools import islice
 
 from ..error import DBOSException
 from ..logs import logger
-from ..records import Answer, EventSet, MessagesSent, Record, Verdict, WorkflowFinished, WorkflowStarted
+from ..records import (
+    Answer,
+    EventSet,
+    MessagesSent,
+    Record,
+    StreamWritten,
+    Verdict,
+    WorkflowFinished,
+    WorkflowStarted,
+)
 from ..storage.store import Store, StoreRefused, StoreUnavailable, StoreUnreachable
-from ..types import StoredValue, WorkflowOutcome
+from ..types import StoredValue, StreamEntry, WorkflowOutcome
 from .errors import EngineStopped
 from .signals import Signals
 
@@ -418,3 +427,7 @@ def publish(batch: Sequence[Entry], signals: Signals) -> None:
             # Without the message: another process may have sent an older one, so the receiver looks.
             for message in record.messages:
                 signals.fire("message", (message.destination_id, message.topic))
+        elif type(record) is StreamWritten and entry.answer is Verdict.APPLIED:
+            value = StoredValue(record.value, record.serialization)
+            placed = None if record.offset is None else StreamEntry(record.offset, value)
+            signals.fire("stream", (record.workflow_id, record.key), placed)

@@ -213,13 +213,14 @@ class Watcher(Service["Core"]):
         waiting = engine.signals.awaited("cancelled")
         events = engine.signals.awaited("event")
         messages = engine.signals.awaited("message")
-        somebody_waits = bool(awaited or waiting or events or messages)
+        streams = engine.signals.awaited("stream")
+        somebody_waits = bool(awaited or waiting or events or messages or streams)
         serves_queues = engine.store.backend == "sqlite" and engine.serves_queues
         if not somebody_waits and not serves_queues:
             # Whoever comes to wait calls `wake`.
             return 3600.0
         now_ms = engine.clock.now_ms()
-        waiters = len(waiting) + len(events) + len(messages)
+        waiters = len(waiting) + len(events) + len(messages) + len(streams)
         interval_ms = 1000.0 * max(engine.settings.notification_polling_interval_seconds, waiters / LOOKS_PER_SECOND)
         due = now_ms - self._last_look_ms >= interval_ms
         changed = engine.store.check_for_changes()
@@ -234,6 +235,8 @@ class Watcher(Service["Core"]):
                 engine.signals.fire("event", event)
             for mailbox in engine.store.find_filled_mailboxes(messages) if messages else ():
                 engine.signals.fire("message", mailbox)
+            if streams:
+                engine.feeds.note_tops(engine.store.find_stream_ends(streams))
         if engine.store.backend == "sqlite":
             return DATA_VERSION_SECONDS
         return max(0.01, (self._last_look_ms + interval_ms - now_ms) / 1000)

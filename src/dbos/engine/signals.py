@@ -3,8 +3,8 @@
 Waiting for anything follows four lines: register a waiter, look, sleep until woken or the time is up, look again.
 Registering comes before looking, so nothing that happens in between is missed.
 
-A key is a kind and what it happens to: ("finished", workflow_id), ("cancelled", workflow_id), ("event", (workflow_id,
-key)), ("message", (workflow_id, topic)).
+A key is a kind and what it happens to: ("finished", workflow_id), ("cancelled", workflow_id), ("event" or "stream",
+(workflow_id, key)), ("message", (workflow_id, topic)).
 Whoever makes something happen fires the key after the commit; a value at hand travels along, so that the
 waiter needs no read. `services.Watcher` and `services.Listener` fire keys for what other processes did.
 """
@@ -14,10 +14,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Union
+from typing import Any, Protocol, Union
 
 Subject = Union[str, tuple[str, str]]
 Key = tuple[str, Subject]
+
+
+class Subscriber(Protocol):
+    """Whoever is told that a key was fired."""
+
+    def fire(self, value: Any = None) -> None: ...
 
 
 class Waiter:
@@ -66,7 +72,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._waiters: dict[Key, list[Waiter]] = {}
+        self._waiters: dict[Key, list[Subscriber]] = {}
         self._closed = False
         # Called when the first waiter of a kind that other processes may fire registers.
         self.on_register: Callable[[], None] | None = None
@@ -75,24 +81,32 @@ class Signals:
     def watch(self, *keys: Key) -> Iterator[Waiter]:
         """A waiter registered for all the keys, for the duration of the block."""
         waiter = Waiter()
-        with self._lock:
-            for key in keys:
-                self._waiters.setdefault(key, []).append(waiter)
-            if self._closed:
-                waiter.fired = True
-        if self.on_register is not None:
-            self.on_register()
+        self.subscribe(waiter, *keys)
         try:
             yield waiter
         finally:
-            with self._lock:
-                for key in keys:
-                    waiters = self._waiters.get(key)
-                    if waiters is not None:
-                        if waiter in waiters:
-                            waiters.remove(waiter)
-                        if not waiters:
-                            del self._waiters[key]
+            self.unsubscribe(waiter, *keys)
+
+    def subscribe(self, subscriber: Subscriber, *keys: Key) -> None:
+        """Tell it whenever one of the keys is fired, until it is unsubscribed."""
+        with self._lock:
+            for key in keys:
+                self._waiters.setdefault(key, []).append(subscriber)
+            closed = self._closed
+        if closed:
+            subscriber.fire()
+        if self.on_register is not None:
+            self.on_register()
+
+    def unsubscribe(self, subscriber: Subscriber, *keys: Key) -> None:
+        with self._lock:
+            for key in keys:
+                waiters = self._waiters.get(key)
+                if waiters is not None:
+                    if subscriber in waiters:
+                        waiters.remove(subscriber)
+                    if not waiters:
+                        del self._waiters[key]
 
     def fire(self, kind: str, subject: Subject, value: Any = None) -> None:
         """Wake everybody who waits for the key."""

@@ -23,6 +23,7 @@ from ..records import (
     MessagesSent,
     Record,
     StepCompleted,
+    StreamWritten,
     Verdict,
     WorkflowFinished,
     WorkflowStarted,
@@ -39,6 +40,7 @@ from .renaming import RenameOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version, verdict_on_step
 from .schedules import ScheduleOperations
 from .store import StoreUnavailable
+from .streams import StreamOperations
 
 # More ids than this in one statement gain nothing and make its plan and its parameters large.
 CHUNK = 1000
@@ -64,6 +66,7 @@ class Work(NamedTuple):
 # Statements for effects: of a batch, for a single one, and how many rows they change on SQLite.
 EFFECTS: dict[type[Effect], tuple[str, str, int]] = {
     EventSet: ("set_events", "set_event", 2),
+    StreamWritten: ("write_stream_entries", "write_stream_entry", 1),
 }
 
 
@@ -83,7 +86,7 @@ LONE: dict[type[Record], tuple[str, int]] = {
 
 
 # What other processes may wait for: "finished" workflows by id, "queued" ones and places that are "freed" by the name
-# of their queue, "event"s by a pair of workflow and key.
+# of their queue, "event"s and "stream"s by a pair of workflow and key.
 News = Mapping[str, Sequence[str]]
 NOTHING_NEW: News = {}
 
@@ -161,6 +164,7 @@ class SqlStore(
     DebounceOperations,
     EventOperations,
     MessageOperations,
+    StreamOperations,
     RenameOperations,
 ):
     """The store contract (see `store.Store`) over named SQL statements."""
@@ -198,8 +202,13 @@ class SqlStore(
         return self._find_answer(record)
 
     def _commit_batch(self, records: Sequence[Record]) -> list[Answer]:
+        entries = [record for record in records if type(record) is StreamWritten]
+        if entries:
+            self._place(entries)
         work = work_of(records, effects_first=self._db.effects_first)
         complete = self._db.commit(work, self._db.now_ms(), news_of(records))
+        if entries and all(complete):
+            self._note_placed(entries)
         done = {id(record) for item in work for record in item.records}
         for item, is_complete in zip(work, complete):
             if not is_complete:
@@ -214,7 +223,7 @@ class SqlStore(
             return self._answer_to_sending(record)
         if isinstance(record, MessageConsumed):
             return self._answer_to_consumption(record)
-        if isinstance(record, EventSet):
+        if isinstance(record, (EventSet, StreamWritten)):
             return self._answer_to_effect(record)
         if isinstance(record, WorkflowFinished):
             outcome = self.find_outcomes([record.workflow_id]).get(record.workflow_id)
@@ -229,13 +238,15 @@ class SqlStore(
             raise StoreUnavailable(f"step {record.step_id} of workflow {record.workflow_id} was not written yet")
         return verdict
 
-    def _answer_to_effect(self, record: EventSet) -> Answer:
+    def _answer_to_effect(self, record: EventSet | StreamWritten) -> Answer:
         if record.step is not None:
             return self._answer_to_step(record.step)
         # The statement asks for nothing but the ownership, which is never regained: whoever owns the workflow now owned
         # it then.
         rows = self._db.read("find_step", (record.workflow_id, record.step_id))
-        return Verdict.APPLIED if rows and rows[0][0] == record.owner_token else Verdict.FENCED
+        if not rows or rows[0][0] != record.owner_token:
+            return Verdict.FENCED
+        return Verdict.APPLIED if isinstance(record, EventSet) else self._answer_to_entry(record)
 
     def _recorded(self, step: StepCompleted | None, effect: Callable[[Transaction], None]) -> Verdict:
         """An effect and, in workflow code, its step row, in one transaction: both or none.
@@ -522,6 +533,8 @@ def news_of(records: Sequence[Record]) -> News:
                 news.setdefault("queued", []).append(record.queue.queue_name)
         elif type(record) is EventSet:
             news.setdefault("event", []).append(pair(record.workflow_id, record.key))
+        elif type(record) is StreamWritten:
+            news.setdefault("stream", []).append(pair(record.workflow_id, record.key))
     return {kind: list(dict.fromkeys(names)) for kind, names in news.items()}
 
 

@@ -27,6 +27,7 @@ from ..types import (
     StepRecord,
     StoredMessage,
     StoredValue,
+    StreamPage,
     VersionInfo,
     WorkflowFilter,
     WorkflowOutcome,
@@ -225,6 +226,14 @@ class Store(Protocol):
 
     def find_forks(self, workflow_ids: Sequence[str]) -> dict[str, list[str]]:
         """For each of the workflows its forks, their forks, and so on."""
+        ...
+
+    def read_stream(self, workflow_id: str, key: str, offset: int, limit: int) -> StreamPage:
+        """Up to `limit` consecutive entries of a stream from `offset` on, with the status of its workflow."""
+        ...
+
+    def find_stream_ends(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """The last offset of each of the streams (workflow, key); those without entries miss."""
         ...
 
     def find_waiting_queues(self, queue_names: Sequence[str], claim: Claim) -> list[str]:
