@@ -7,6 +7,7 @@ INBOX_DATA is the directory of the database and the outbox (default: inbox-data)
 """
 
 import argparse
+import asyncio
 import os
 import socket
 from collections.abc import Iterator
@@ -14,10 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
+from dbos import DBOS
 
 from .web import create_app
 
 HOST = "127.0.0.1"
+
+
+class Server(uvicorn.Server):
+    """Stops the agents first: whoever reads along with them would hold up the end for ever."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.to_thread(DBOS.destroy)
+        await super().shutdown(sockets)
 
 
 @contextmanager
@@ -51,9 +61,7 @@ def main() -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with listener, database(arguments.db, directory) as database_url:
         print(f"Agent inbox: http://{HOST}:{listener.getsockname()[1]}/", flush=True)
-        # A browser that reads along would hold up the end for ever.
-        settings = uvicorn.Config(create_app(database_url), log_level="warning", timeout_graceful_shutdown=1)
-        uvicorn.Server(settings).run(sockets=[listener])
+        Server(uvicorn.Config(create_app(database_url), log_level="warning")).run(sockets=[listener])
 
 
 if __name__ == "__main__":

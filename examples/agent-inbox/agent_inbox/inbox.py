@@ -7,10 +7,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, TypedDict
+from typing import Any
 
 from dbos import DBOS, SetWorkflowID, WorkflowStatus
 from dbos.error import DBOSStreamTimeoutError
+from typing_extensions import TypedDict
 
 from .agent import DECISION, PROGRESS, STATUS, Decision, answer_letter
 from .desk import Letter
@@ -94,10 +95,11 @@ async def progress(agent_id: str, offset: int) -> AsyncIterator[tuple[int, Any] 
 
 
 async def _describe(workflow: WorkflowStatus) -> Agent:
+    assert workflow.input is not None
     letter, _ = workflow.input["args"]
     status: dict[str, Any] = {"phase": "planning"}
     if workflow.status == "SUCCESS":
-        status = workflow.output
+        status = dict(workflow.output or {})
     elif workflow.status == "PENDING":
         status = await DBOS.get_event_async(workflow.workflow_id, STATUS, timeout_seconds=0) or status
     elif workflow.status == "CANCELLED":

@@ -5,10 +5,11 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from dbos import DBOS, DBOSConfig
-from fastapi import FastAPI, Header, HTTPException, Request, Response
+from dbos.error import DBOSException
+from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
@@ -63,6 +64,10 @@ def create_app(database_url: str) -> FastAPI:
     async def agents(limit: int = 100) -> list[inbox.Agent]:
         return await inbox.agents(min(max(limit, 0), 1000))
 
+    @app.get("/api/agents/{agent_id}")
+    async def agent(agent_id: str) -> inbox.Agent:
+        return await inbox.agent(agent_id)
+
     @app.post("/api/agents", status_code=202)
     async def start(request: StartRequest) -> dict[str, str]:
         letter = LETTERS.get(request.letter)
@@ -97,25 +102,26 @@ def create_app(database_url: str) -> FastAPI:
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
-
-    @app.middleware("http")
-    async def only_from_here(request: Request, call_next: Any) -> Response:
-        response: Response = await call_next(request)
-        response.headers["Content-Security-Policy"] = "default-src 'self'; img-src 'self' data:"
-        return response
+        return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": "default-src 'self'"})
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     return app
 
 
 async def server_sent(agent_id: str, offset: int) -> AsyncIterator[str]:
-    """What an agent does as server-sent events, a comment when it does nothing, and an event `end`."""
+    """What an agent does as server-sent events, a comment when it does nothing, and in the end an event `end`.
+
+    Without that event, because the server is stopped for instance, the browser comes back after `retry`.
+    """
     yield f"retry: {RECONNECT_MS}\n\n"
-    async for happened in inbox.progress(agent_id, offset):
-        if happened is None:
-            yield ": still here\n\n"
-        else:
-            at, entry = happened
-            yield f"id: {at}\ndata: {json.dumps(entry)}\n\n"
+    try:
+        async for happened in inbox.progress(agent_id, offset):
+            if happened is None:
+                yield ": still here\n\n"
+            else:
+                at, entry = happened
+                yield f"id: {at}\ndata: {json.dumps(entry)}\n\n"
+    except DBOSException as error:
+        DBOS.logger.info("A reader of agent %s is sent away: %s", agent_id, error)
+        return
     yield "event: end\ndata:\n\n"

@@ -70,9 +70,13 @@ function duration(ms) {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
 }
 
+function timeLeft(expiresAtMs) {
+  return duration(expiresAtMs - Date.now());
+}
+
 // --- the list
 
-let agents = [];
+let agents = null; // not known yet
 const items = new Map(); // agent id -> its list item, kept so that the focus stays where it is
 
 function sectionOf(phase) {
@@ -97,10 +101,11 @@ function makeItem(agent) {
 
 function showAgents() {
   const wanted = { waiting: [], working: [], done: [] };
-  for (const agent of agents) {
+  for (const agent of agents ?? []) {
     if (!items.has(agent.id)) items.set(agent.id, makeItem(agent));
     const item = items.get(agent.id);
     showPhase(item.querySelector(".phase"), agent.phase);
+    if (agent.phase === "waiting") item.querySelector(".phase").textContent = `${timeLeft(agent.expires_at_ms)} left`;
     item.firstChild.setAttribute("aria-current", String(agent.id === chosen?.id));
     wanted[sectionOf(agent.phase)].push(item);
   }
@@ -206,13 +211,28 @@ class ChosenAgent {
 
   // The stream is quicker; but only the list knows of agents that failed or were cancelled.
   takeFromList() {
-    const agent = agents.find(({ id }) => id === this.id);
-    if (agent === undefined) return;
+    const agent = agents?.find(({ id }) => id === this.id);
+    if (agent) this.describe(agent);
+    else if (agents && !this.startedAtMs) this.find();
+  }
+
+  // It is not in the list: too old for it, or there is none under this id.
+  async find() {
+    try {
+      this.describe(await ask(`/api/agents/${encodeURIComponent(this.id)}`));
+    } catch (error) {
+      element("nobody").textContent = error.message;
+    }
+  }
+
+  describe(agent) {
+    if (this !== chosen) return;
     this.startedAtMs = agent.started_at_ms;
     element("nobody").hidden = true;
     element("details").hidden = false;
     element("subject").textContent = agent.letter.subject;
-    element("letter-text").textContent = `${agent.letter.text} (${agent.letter.sender})`;
+    element("letter-text").textContent = agent.letter.text;
+    element("letter-sender").textContent = agent.letter.sender;
     if (this.hasEnded || this.phase === "") this.enter(agent);
     this.tick();
   }
@@ -220,7 +240,7 @@ class ChosenAgent {
   tick() {
     if (this.startedAtMs) element("since").textContent = `started ${duration(Date.now() - this.startedAtMs)} ago`;
     if (this.phase !== "waiting") return;
-    element("expiry").textContent = `Without an answer it gives up in ${duration(this.expiresAtMs - Date.now())}.`;
+    element("expiry").textContent = `Without an answer it gives up in ${timeLeft(this.expiresAtMs)}.`;
   }
 
   async decide(approved) {
@@ -272,7 +292,7 @@ async function start(event) {
 async function showLetters() {
   try {
     for (const letter of await ask("/api/letters")) {
-      element("letter").append(new Option(`${letter.subject} (${letter.sender})`, letter.id));
+      element("letter").append(new Option(letter.subject, letter.id));
     }
   } catch {
     setTimeout(showLetters, RETRY_MS);
