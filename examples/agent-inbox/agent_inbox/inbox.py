@@ -17,6 +17,8 @@ from .agent import DECISION, PROGRESS, STATUS, Decision, answer_letter
 from .desk import Letter
 
 QUIET_SECONDS = 10.0
+# After a restart of the server a workflow is ENQUEUED for a moment, until it goes on.
+ACTIVE = ("PENDING", "ENQUEUED", "DELAYED")
 
 
 class Agent(TypedDict):
@@ -97,14 +99,14 @@ async def progress(agent_id: str, offset: int) -> AsyncIterator[tuple[int, Any] 
 async def _describe(workflow: WorkflowStatus) -> Agent:
     assert workflow.input is not None
     letter, _ = workflow.input["args"]
-    status: dict[str, Any] = {"phase": "planning"}
     if workflow.status == "SUCCESS":
-        status = dict(workflow.output or {})
-    elif workflow.status == "PENDING":
-        status = await DBOS.get_event_async(workflow.workflow_id, STATUS, timeout_seconds=0) or status
+        status: dict[str, Any] = dict(workflow.output or {})
+    elif workflow.status in ACTIVE:
+        event = await DBOS.get_event_async(workflow.workflow_id, STATUS, timeout_seconds=0)
+        status = event or {"phase": "planning"}
     elif workflow.status == "CANCELLED":
         status = {"phase": "cancelled"}
-    elif workflow.status not in ("ENQUEUED", "DELAYED"):
+    else:
         status = {"phase": "failed", "note": str(workflow.error)}
     return {
         "id": workflow.workflow_id,
