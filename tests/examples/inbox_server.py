@@ -92,7 +92,7 @@ class Server:
             process.stdout.close()
 
     def sent(self) -> list[str]:
-        return [path.read_text(encoding="utf-8") for path in self.outbox.glob("*")]
+        return [path.read_text(encoding="utf-8") for path in self.outbox.glob("*.txt")]
 
 
 class Browser:

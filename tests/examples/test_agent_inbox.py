@@ -44,7 +44,7 @@ async def client(modules: None, database_url: str) -> AsyncIterator[httpx.AsyncC
 @pytest.fixture
 def outbox(tmp_path: Path) -> Callable[[], list[str]]:
     """What was sent so far."""
-    return lambda: [path.read_text(encoding="utf-8") for path in sorted((tmp_path / "outbox").glob("*"))]
+    return lambda: [path.read_text(encoding="utf-8") for path in sorted((tmp_path / "outbox").glob("*.txt"))]
 
 
 def module(name: str) -> Any:
@@ -220,6 +220,8 @@ async def test_what_is_not_there_or_wrong_is_refused(client: httpx.AsyncClient) 
     request = {"id": "one", "letter": "unknown", "approval_seconds": 60}
     assert (await client.post("/api/agents", json=request)).status_code == 404
     request = {"id": "one", "letter": "late-beans", "approval_seconds": -1}
+    assert (await client.post("/api/agents", json=request)).status_code == 422
+    request = {"id": "../one", "letter": "late-beans", "approval_seconds": 60}
     assert (await client.post("/api/agents", json=request)).status_code == 422
     assert (await client.get("/api/agents/one")).status_code == 404
     assert (await client.get("/api/agents/one/progress")).status_code == 404

@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -61,7 +61,8 @@ def main() -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with listener, database(arguments.db, directory) as database_url:
         print(f"Agent inbox: http://{HOST}:{listener.getsockname()[1]}/", flush=True)
-        Server(uvicorn.Config(create_app(database_url), log_level="warning")).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):
+            Server(uvicorn.Config(create_app(database_url), log_level="warning")).run(sockets=[listener])
 
 
 if __name__ == "__main__":

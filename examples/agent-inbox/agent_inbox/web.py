@@ -25,7 +25,7 @@ DAY_SECONDS = 24 * 60 * 60
 class StartRequest(BaseModel):
     """Start an agent. The page makes up the id, so that it can repeat a request whose answer was lost."""
 
-    id: str = Field(min_length=1, max_length=100)
+    id: str = Field(pattern="^[A-Za-z0-9-]{1,100}$")  # it becomes part of a file's name
     letter: str
     approval_seconds: float = Field(ge=0, le=30 * DAY_SECONDS)
 

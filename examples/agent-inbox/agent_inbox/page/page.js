@@ -63,15 +63,16 @@ function showPhase(badge, phase) {
   badge.textContent = PHASES[phase] ?? phase;
 }
 
-function duration(ms) {
-  const seconds = Math.max(0, Math.round(ms / 1000));
-  if (seconds < 60) return `${seconds} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
-  return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
-}
-
-function timeLeft(expiresAtMs) {
-  return duration(expiresAtMs - Date.now());
+// In the largest units: "2 h 5 min", or roughly, "2 h".
+function duration(ms, unitCount = 2) {
+  let seconds = Math.max(0, Math.round(ms / 1000));
+  const parts = [];
+  for (const [unit, size] of [["h", 3600], ["min", 60], ["s", 1]]) {
+    const count = Math.floor(seconds / size);
+    seconds -= count * size;
+    if (count || (unit === "s" && !parts.length)) parts.push(`${count} ${unit}`);
+  }
+  return parts.slice(0, unitCount).join(" ");
 }
 
 // --- the list
@@ -105,7 +106,7 @@ function showAgents() {
     if (!items.has(agent.id)) items.set(agent.id, makeItem(agent));
     const item = items.get(agent.id);
     showPhase(item.querySelector(".phase"), agent.phase);
-    if (agent.phase === "waiting") item.querySelector(".phase").textContent = `${timeLeft(agent.expires_at_ms)} left`;
+    if (agent.phase === "waiting") item.querySelector(".phase").textContent = `${duration(agent.expires_at_ms - Date.now(), 1)} left`;
     item.firstChild.setAttribute("aria-current", String(agent.id === chosen?.id));
     wanted[sectionOf(agent.phase)].push(item);
   }
@@ -240,7 +241,7 @@ class ChosenAgent {
   tick() {
     if (this.startedAtMs) element("since").textContent = `started ${duration(Date.now() - this.startedAtMs)} ago`;
     if (this.phase !== "waiting") return;
-    element("expiry").textContent = `Without an answer it gives up in ${timeLeft(this.expiresAtMs)}.`;
+    element("expiry").textContent = `Without an answer it gives up in ${duration(this.expiresAtMs - Date.now())}.`;
   }
 
   async decide(approved) {
