@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -103,6 +104,7 @@ class Browser:
         options.binary_location = str(CHROMIUM)
         for flag in [*FLAGS, f"--user-data-dir={profile}"]:
             options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
 
     def close(self) -> None:
@@ -137,3 +139,9 @@ class Browser:
     def severe_messages(self) -> list[str]:
         """Errors in its console."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+    def received(self) -> list[int]:
+        """The ids of the server-sent events it got, since this was last asked."""
+        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        events = [m["params"] for m in messages if m["method"] == "Network.eventSourceMessageReceived"]
+        return [int(event["eventId"]) for event in events if event["eventName"] == "message"]

@@ -29,6 +29,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture
 def browser(chromium: Browser) -> Iterator[Browser]:
     chromium.severe_messages()
+    chromium.received()
     yield chromium
     chromium.driver.get("about:blank")
 
@@ -49,7 +50,7 @@ def start_agent(browser: Browser, letter: str) -> None:
 def test_a_person_approves_after_two_kills_and_one_letter_is_sent(
     browser: Browser, server: Server, database_url: str
 ) -> None:
-    server.start(token_seconds=0.1)
+    server.start(token_seconds=0.3)
     browser.open(server.url)
     browser.script("window.neverReloaded = true")
     start_agent(browser, "dented-kettle")
@@ -92,6 +93,11 @@ def test_a_person_approves_after_two_kills_and_one_letter_is_sent(
     assert sent.startswith("To: Mara Lindqvist\n")
     assert draft.split("\n")[0] in sent
     assert len(rows(database_url, "SELECT message_uuid FROM notifications")) == 1
+
+    # Over three connections each entry came once: the browser has said which one it had seen last.
+    received = browser.received()
+    assert received == list(range(len(received)))
+    assert len(received) > 60
 
     # Everything is still there for a browser that comes new.
     browser.driver.refresh()

@@ -16,7 +16,7 @@ TOKEN_SECONDS = float(os.environ.get("INBOX_TOKEN_SECONDS", "0.05"))
 
 async def plan(letter: Letter) -> list[str]:
     """The tools to use for this letter, in order."""
-    await asyncio.sleep(10 * TOKEN_SECONDS)
+    await asyncio.sleep(5 * TOKEN_SECONDS)
     return list(DATA["plans"][letter["topic"]])
 
 
