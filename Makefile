@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 DB ?= sqlite
 MINUTES ?= 10
 JOBS ?= 10000
+MESSAGES ?= 100000
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo inbox test check bench bench-growth bench-docs interop soak soak-queues limits clean
+.PHONY: help demo inbox test check bench bench-growth bench-docs interop soak soak-queues soak-messages limits clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -52,6 +53,9 @@ soak: $(VENV)/.installed ## kill worker processes at random for MINUTES (default
 
 soak-queues: $(VENV)/.installed ## four workers on a queue with JOBS workflows (default 10000), killed every few seconds
 	$(BIN)/python -m tests.kills.soak --queue $(JOBS)
+
+soak-messages: $(VENV)/.installed ## MESSAGES (default 100000) between 100 senders and 100 receivers, processes killed every few seconds
+	$(BIN)/python -m tests.kills.soak --messages $(MESSAGES)
 
 limits: $(VENV)/.installed ## 10,000 tasks per queue limit, by four processes: never exceeded, and used (ARGS="--tasks N")
 	$(BIN)/python -m tests.queues.campaign $(ARGS)

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 import queues
+import talk
 from environments import (
     ABSURD_REQUIREMENTS,
     Backend,
@@ -56,8 +57,9 @@ COMPARED: dict[str, tuple[str, str, float, float]] = {
     "concurrent_async": ("1,000 five-step async, 200 in flight", WORKFLOWS, 50, 50),
     "recovery": ("recovery of 1,000, 10 steps each", WORKFLOWS, 10, 10),
     **{name: (row.title, WORKFLOWS, *row.targets) for name, row in queues.ROWS.items()},
+    **{name: (row.title, row.unit, *row.targets) for name, row in talk.ROWS.items()},
 }
-EXTRAS = ("import", "floor", "absurd", *queues.TABLES)
+EXTRAS = ("import", "floor", "absurd", *queues.TABLES, *talk.TABLES)
 IMPORT_TARGET_MS = 120
 IMPORT_RUNS = 7
 QUICK_SCALE = 0.2
@@ -89,6 +91,7 @@ def main() -> int:
             grids += [absurd_grid(b, comparisons, rounds, scale) for b in backends if b.name == "postgres"]
         sides = {"ours": ours, "incumbent": incumbent}
         grids += queues.add_tables(options, backends, comparisons, sides, rounds, scale)
+        grids += talk.add_tables(options, backends, sides, scale)
     for grid in grids:
         print_grid(grid, console)
     problems = [f"{c.title}, {c.backend}: {problem}" for c in comparisons for problem in c.problems]
@@ -101,12 +104,14 @@ def main() -> int:
 
 def parse_options() -> argparse.Namespace:
     names = [*COMPARED, *EXTRAS]
-    topics = {"queues": [*queues.ROWS, *queues.TABLES]}
+    topics = {"queues": [*queues.ROWS, *queues.TABLES], "talk": [*talk.ROWS, *talk.TABLES]}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round of a fifth of the work, for a first look")
     parser.add_argument("--rounds", type=int, help="rounds of every workload (default: 3, with --quick 1)")
     parser.add_argument(
-        "--only", default=",".join(names), help=f"comma-separated, of: queues (all about them), {', '.join(names)}"
+        "--only",
+        default=",".join(names),
+        help=f"comma-separated, of: queues, talk (all about them), {', '.join(names)}",
     )
     parser.add_argument("--backend", action="append", choices=list(BACKEND_TITLES), help="default: both")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a ratio is below its target")
@@ -150,6 +155,8 @@ def compare(name: str, backend: Backend, ours: str, incumbent: str, rounds: int,
                     record = measure_recovery(python, backend, scale)
                 elif name in queues.ROWS:
                     record = queues.measure_queue(python, name, side, backend, scale)
+                elif name in talk.ROWS:
+                    record = talk.measure_talk(python, name, side, backend, scale)
                 else:
                     record = measure_workload(python, name, backend, scale)
             except BenchError as error:

@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 120
 
 @dataclass
 class Side:
-    """An interpreter that runs `program.py`."""
+    """An interpreter that runs `program.py`, or another program."""
 
     name: str
     python: str

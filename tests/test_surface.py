@@ -62,6 +62,10 @@ OURS: dict[str, set[str]] = {
     "recv": {"default"},
     "recv_async": {"default"},
     "WorkflowSchedule": {"overlap", "catch_up", "problem"},
+    "list_workflows": {"after"},
+    "list_workflows_async": {"after"},
+    "list_queued_workflows": {"after"},
+    "list_queued_workflows_async": {"after"},
 }
 # What we offer beyond the list.
 OURS_EXPORTED = {"EnqueueItem"}

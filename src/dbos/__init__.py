@@ -9,6 +9,7 @@ Where things are. Imports run downwards only.
                   schedules    run workflows at the times of a cron expression
                   debouncing   one run for many calls
                   enqueueing   put workflows on queues;  bulk: many at once;  queues: their limits
+                  messages     send to workflows, receive;  events: publish values
                   kafka        a workflow for each message
                   steps        run_step, reserved step ids
                   calls        sleep, patches
@@ -27,6 +28,7 @@ Where things are. Imports run downwards only.
                   plans        what an operation yields;  drivers: who carries it out
                   journal      group commit
                   signals      waking up
+                  effects      what code does to the outside, with its step row;  messages, events
                   kafka        take messages, enqueue their workflows
                   dispatcher   claim from queues;  queue_warnings: what waits there for ever
                   scheduler    fire schedules;  schedules: create and change them;  cron: their ticks

@@ -194,7 +194,7 @@ class MessageConsumed:
     """A message received by workflow code, with its step row: both or none.
 
     The database takes the value of the step from the message itself, unless the step has an error: the message could
-    not be read.
+    not be read. With `first_of`, a topic, only if no older message waits under it.
     """
 
     workflow_id: str
@@ -202,6 +202,7 @@ class MessageConsumed:
     step_id: int
     message_id: str
     step: StepCompleted
+    first_of: str | None = None
 
     def row(self) -> dict[str, Any]:
         step = self.step
@@ -216,6 +217,7 @@ class MessageConsumed:
             "f": step.completed_at_ms,
             "a": step.application_name,
             "u": self.message_id,
+            "p": self.first_of,
         }
 
     def size(self) -> int:

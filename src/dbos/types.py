@@ -293,6 +293,8 @@ class WorkflowFilter:
     newest_first: bool = False
     limit: int | None = None
     offset: int = 0
+    # The last one of the page before: when it was created (ms), and its id.
+    after: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

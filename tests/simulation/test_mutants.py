@@ -190,8 +190,9 @@ def receive_without_the_step(patch: Patch) -> None:
     """The step follows in a record of its own."""
     original = messages._receive
 
-    def receive(execution: Execution, step: Any, message: Any) -> Any:
-        answer = yield from original(execution, dataclasses.replace(step, step_id=step.step_id + 1000), message)
+    def receive(execution: Execution, step: Any, message: Any, first_of: Any) -> Any:
+        moved = dataclasses.replace(step, step_id=step.step_id + 1000)
+        answer = yield from original(execution, moved, message, first_of)
         step.output, step.serialization = message.text, message.serialization
         yield from record_step(execution, step)
         return answer

@@ -32,7 +32,7 @@ JOURNAL = [
     *[name for name, _, _ in EFFECTS.values()],
     *[describe([])[0] for describe in WITH_STEPS.values()],
 ]
-LONE_NAMES = [*[name for name, _ in LONE.values()], *[name for _, name, _ in EFFECTS.values()]]
+LONE_NAMES = [*LONE, *[name for _, name, _ in EFFECTS.values()]]
 LONE_NAMES += [describe([])[1] for describe in WITH_STEPS.values()]
 READS = ["find_step", "find_start", "load_steps", "list_steps", "get_workflow", "find_outcomes", "find_final"]
 READS += ["find_cancelled", "find_existing", "find_key_holder", "read_stream", "find_stream_entry", "find_stream_ends"]
@@ -142,14 +142,14 @@ def test_the_journals_plans_search_by_primary_key(populated: Opened, name: str) 
         if "Index Name" in node:
             assert node["Index Name"] in INDEXES, plan
             # The latest of a mailbox: from the end of what may be long.
-            if node["Index Name"] == "idx_workflow_topic":
+            if node["Index Name"] == "idx_workflow_topic" and name.startswith("send"):
                 assert node.get("Scan Direction") == "Backward", plan
         if node["Node Type"] == "Nested Loop":
             # What runs once per outer row must be a search in a table: two lists of a batch are never compared.
             inner = list(nodes(node["Plans"][1]))
             assert any("Index" in found["Node Type"] for found in inner), plan
             assert not any(found["Node Type"] in ("CTE Scan", "Function Scan") for found in inner), plan
-    assert name in ("start_workflows", "start_workflow") or touched
+    assert name in ("start_workflows", "start_workflow", "enqueue_workflow") or touched
 
 
 @pytest.mark.parametrize("backend", ["postgres"])

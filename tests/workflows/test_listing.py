@@ -164,9 +164,21 @@ def test_the_order_is_total_and_pages_neither_repeat_nor_skip(insert: Insert) ->
     for newest_first, order in ((False, whole), (True, whole[::-1])):
         pages = [listed(limit=2, offset=offset, sort_desc=newest_first) for offset in range(0, 8, 2)]
         assert pages == [order[0:2], order[2:4], order[4:6], order[6:]]
+        by_cursor: list[list[str]] = []
+        last: Any = None
+        while page := DBOS.list_workflows(limit=2, after=last, sort_desc=newest_first):
+            by_cursor.append([status.workflow_id for status in page])
+            last = page[-1] if len(by_cursor) % 2 else (page[-1].created_at, page[-1].workflow_id)
+        assert by_cursor == pages
     assert listed(offset=5) == whole[5:]
     assert listed(limit=0) == []
     assert listed(offset=100) == []
+
+
+@pytest.mark.parametrize("after", ["same-0", (1,), ("1", "w"), (1, 2), (True, "w"), (1, "a\0b")])
+def test_a_place_that_is_none_is_refused(app: type[DBOS], after: Any) -> None:
+    with pytest.raises((ValueError, DBOSException), match=r"after must be|NUL"):
+        DBOS.list_workflows(after=after)
 
 
 # --- filters

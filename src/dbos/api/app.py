@@ -20,10 +20,10 @@ from .bulk import BulkCalls
 from .calls import WorkflowCalls
 from .enqueueing import EnqueueCalls
 from .events import EventCalls
-from .messages import MessageCalls
 from .kafka import KafkaCalls
 from .listing import ListingCalls
 from .management import ManagementCalls
+from .messages import MessageCalls
 from .queues import QueueCalls
 from .results import ResultCalls
 from .runtime import classproperty, state

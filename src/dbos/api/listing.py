@@ -52,6 +52,7 @@ def workflow_listing(
     application_name: str | list[str] | None = None,
     shard_key: str | list[str] | None = None,
     parent_shard_key: str | list[str] | None = None,
+    after: WorkflowStatus | tuple[int, str] | None = None,
 ) -> Plan[list[WorkflowStatus]]:
     """The workflows that match all given filters, the oldest first.
 
@@ -71,6 +72,8 @@ def workflow_listing(
         user: Started as this authenticated user.
         queue_name: On this queue, or started from it. Cancelled workflows are on none.
         limit, offset: How many, and how many to leave out before them; default all. 0 is none.
+        after: The last one of the page before, or its `created_at` and `workflow_id`: what stands behind it in the
+            order. However far down, such a page costs no more than the first one.
         sort_desc: The newest first. Workflows of one millisecond are ordered by their id.
         workflow_id_prefix: Whose id begins with this text.
         load_input, load_output: False leaves `input`, or `output` and `error`, None and does not read them.
@@ -128,6 +131,7 @@ def queued_workflow_listing(
     application_name: str | list[str] | None = None,
     shard_key: str | list[str] | None = None,
     parent_shard_key: str | list[str] | None = None,
+    after: WorkflowStatus | tuple[int, str] | None = None,
 ) -> Plan[list[WorkflowStatus]]:
     """The workflows on queues that wait or run, the oldest first; the filters are those of `list_workflows`.
 
@@ -226,7 +230,22 @@ def make_filter(given: dict[str, Any], own_application: str | None) -> WorkflowF
         newest_first=flag("sort_desc", False),
         limit=count("limit"),
         offset=count("offset") or 0,
+        after=_place(given.get("after")),
     )
+
+
+def _place(after: WorkflowStatus | tuple[int, str] | None) -> tuple[int, str] | None:
+    """Where the page before has ended."""
+    place: Any = (after.created_at, after.workflow_id) if isinstance(after, WorkflowStatus) else after
+    if place is None:
+        return None
+    if not isinstance(place, (tuple, list)) or [type(part) for part in place] != [int, str]:
+        raise ValueError(
+            f"after must be a WorkflowStatus, or its created_at and its workflow_id as (1767225600000, 'id'), "
+            f"not {after!r}"
+        )
+    check_text(place[1], "workflow id")
+    return place[0], place[1]
 
 
 def _milliseconds(argument: str, given: dict[str, Any]) -> int | None:

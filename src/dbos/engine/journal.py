@@ -36,7 +36,7 @@ from ..records import (
     WorkflowStarted,
 )
 from ..storage.store import Store, StoreRefused, StoreUnavailable, StoreUnreachable
-from ..types import StoredValue, StreamEntry, WorkflowOutcome
+from ..types import StoredMessage, StoredValue, StreamEntry, WorkflowOutcome
 from .errors import EngineStopped
 from .signals import Signals
 
@@ -424,9 +424,14 @@ def publish(batch: Sequence[Entry], signals: Signals) -> None:
         elif type(record) is EventSet and entry.answer is Verdict.APPLIED:
             signals.fire("event", (record.workflow_id, record.key), StoredValue(record.value, record.serialization))
         elif type(record) is MessagesSent and entry.answer is Verdict.APPLIED:
-            # Without the message: another process may have sent an older one, so the receiver looks.
             for message in record.messages:
-                signals.fire("message", (message.destination_id, message.topic))
+                # Under a key another message may have been sent before.
+                found = (
+                    None
+                    if "::" in message.message_id
+                    else StoredMessage(message.message_id, message.text, message.serialization)
+                )
+                signals.fire("message", (message.destination_id, message.topic), found)
         elif type(record) is StreamWritten and entry.answer is Verdict.APPLIED:
             value = StoredValue(record.value, record.serialization)
             placed = None if record.offset is None else StreamEntry(record.offset, value)

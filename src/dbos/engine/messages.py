@@ -30,7 +30,7 @@ from .signals import Key
 from .steps import accept, record_step, replay
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .core import Core
 
 SEND = "DBOS.send"
 SEND_BULK = "DBOS.send_bulk"
@@ -42,6 +42,9 @@ NO_TOPIC = "__null__topic__"
 # read in windows that grow up to so many messages, or so many characters.
 LARGEST_WINDOW = 128
 WINDOW_CHARACTERS = 262_144
+
+# Who has waited so long records until when. A message that comes sooner is recorded together with the deadline.
+UNRECORDED_WAIT_MS = 10
 
 
 class Mailbox:
@@ -64,6 +67,13 @@ class Mailbox:
         self._taken.add(message.message_id)
         return message
 
+    def claim(self, message: Any) -> StoredMessage | None:
+        """A message that came with a signal, unless another task receives it already."""
+        if not isinstance(message, StoredMessage) or message.message_id in self._taken:
+            return None
+        self._taken.add(message.message_id)
+        return message
+
     def give_back(self, message: StoredMessage) -> None:
         """The message is received by now, or somebody else has it."""
         self._taken.discard(message.message_id)
@@ -77,7 +87,7 @@ class Mailbox:
 
 
 def send_plan(
-    engine: Engine,
+    engine: Core,
     messages: Sequence[SendMessage],
     serialization_type: WorkflowSerializationFormat | None,
     *,
@@ -88,9 +98,7 @@ def send_plan(
     context = current_context()
     execution = None if context is None else context.execution
     if context is None or execution is None:
-        encoded = encode_messages(engine, None, messages, serialization_type)
-        if messages:
-            yield from _sent(engine, MessagesSent((), None), messages, encoded, send_to_forks)
+        yield from plain_send_plan(engine, messages, serialization_type, send_to_forks=send_to_forks)
         return
     if context.step_status is not None:
         execution.check()
@@ -122,8 +130,21 @@ def send_plan(
     accept(execution, step_id, answer)
 
 
+def plain_send_plan(
+    engine: Core,
+    messages: Sequence[SendMessage],
+    serialization_type: WorkflowSerializationFormat | None,
+    *,
+    send_to_forks: bool = False,
+) -> Plan[None]:
+    """Send all the messages or none, for no workflow."""
+    encoded = encode_messages(engine, None, messages, serialization_type)
+    if messages:
+        yield from _sent(engine, MessagesSent(()), messages, encoded, send_to_forks)
+
+
 def _sent(
-    engine: Engine,
+    engine: Core,
     sender: MessagesSent,
     messages: Sequence[SendMessage],
     encoded: Sequence[tuple[str, str]],
@@ -152,7 +173,7 @@ def _sent(
 
 
 def encode_messages(
-    engine: Engine,
+    engine: Core,
     execution: Execution | None,
     messages: Sequence[SendMessage],
     serialization_type: WorkflowSerializationFormat | None,
@@ -221,23 +242,33 @@ def recv_plan(topic: str | None, timeout_seconds: float, default: Any) -> Plan[A
         pending = deadline_row(execution, deadline_id, deadline, began_ms, began_ms)
     step = step_row(execution, step_id, RECV, began_ms)
     keys: tuple[Key, ...] = (("message", (execution.workflow_id, topic)), ("cancelled", execution.workflow_id))
+    at_hand: StoredMessage | None = None
     while True:
-        with engine.signals.watch(*keys) as waiter:
-            message = yield from _look(execution, mailbox, topic)
-            if message is None:
-                now_ms = engine.clock.now_ms()
-                execution.check()
-                if now_ms >= in_ms(deadline):
-                    break
-                if pending is not None:
-                    yield from record_step(execution, pending)
-                    pending = None
-                yield Wait(waiter, min(in_ms(deadline), now_ms + LONGEST_WAIT_MS))
-        execution.check()
+        message = at_hand
+        if message is None:
+            with engine.signals.watch(*keys) as waiter:
+                message = yield from _look(execution, mailbox, topic)
+                if message is None:
+                    now_ms = engine.clock.now_ms()
+                    execution.check()
+                    if now_ms >= in_ms(deadline):
+                        break
+                    wait_until_ms = min(in_ms(deadline), now_ms + LONGEST_WAIT_MS)
+                    if pending is not None and not (
+                        yield Wait(waiter, min(wait_until_ms, now_ms + UNRECORDED_WAIT_MS))
+                    ):
+                        yield from record_step(execution, pending)
+                        pending = None
+                    if not waiter.fired:
+                        yield Wait(waiter, wait_until_ms)
+                    at_hand = mailbox.claim(waiter.value)
+            execution.check()
         if message is not None:
             step.also = pending
+            first_of = topic if message is at_hand else None
+            at_hand = None
             try:
-                received, value = yield from _receive(execution, step, message)
+                received, value = yield from _receive(execution, step, message, first_of)
             finally:
                 mailbox.give_back(message)
             if received:
@@ -265,8 +296,13 @@ def _look(execution: Execution, mailbox: Mailbox, topic: str) -> Plan[StoredMess
     return message
 
 
-def _receive(execution: Execution, step: StepCompleted, message: StoredMessage) -> Plan[tuple[bool, Any]]:
-    """Whether the message was still there, and its value; one that cannot be read raises, and is received as well."""
+def _receive(
+    execution: Execution, step: StepCompleted, message: StoredMessage, first_of: str | None
+) -> Plan[tuple[bool, Any]]:
+    """Whether the message was still there (and, under the topic `first_of`, the first), and its value.
+
+    One that cannot be read raises, and is received as well.
+    """
     payloads = execution.engine.payloads
     failure: Exception | None = None
     value: Any = None
@@ -279,7 +315,9 @@ def _receive(execution: Execution, step: StepCompleted, message: StoredMessage) 
         failure.__cause__ = error
         step.error, step.serialization = payloads.encode_error_always(failure)
     step.completed_at_ms = execution.engine.clock.now_ms()
-    record = MessageConsumed(execution.workflow_id, execution.owner_token, step.step_id, message.message_id, step)
+    record = MessageConsumed(
+        execution.workflow_id, execution.owner_token, step.step_id, message.message_id, step, first_of
+    )
     try:
         answer = yield Commit(record)
     except StoreFailed as error:

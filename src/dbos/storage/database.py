@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from ..error import DBOSException
 from ..ids import new_id
@@ -77,12 +77,20 @@ WITH_STEPS: dict[type[Effect], Callable[[Sequence[Any]], EffectWork]] = {
 }
 
 
-# Statements for a batch of one record (see `sql/<backend>/lone.sql`): the name, and how many rows it changes.
-LONE: dict[type[Record], tuple[str, int]] = {
-    StepCompleted: ("record_step", 1),
-    WorkflowStarted: ("start_workflow", 2),
-    WorkflowFinished: ("finish_workflow", 2),
-}
+# Statements for a batch of one record (see `sql/<backend>/lone.sql`), and how many rows they change.
+LONE = {"record_step": 1, "start_workflow": 2, "enqueue_workflow": 2, "finish_workflow": 2}
+
+
+def lone_statement(record: Record) -> tuple[str, int] | None:
+    """The statement for a record that is alone, where there is one."""
+    name: str | None = None
+    if type(record) is StepCompleted:
+        name = "record_step" if record.also is None else None
+    elif type(record) is WorkflowFinished:
+        name = "finish_workflow"
+    elif type(record) is WorkflowStarted and record.parent is None:
+        name = "start_workflow" if record.queue is None else "enqueue_workflow"
+    return None if name is None else (name, LONE[name])
 
 
 # What other processes may wait for: "finished" workflows by id, "queued" ones and places that are "freed" by the name
@@ -182,21 +190,13 @@ class SqlStore(
         return self._commit_batch(records) if records else []
 
     def _commit_lone(self, record: Record) -> Answer:
-        kind = type(record)
-        if kind is WorkflowStarted:
-            assert isinstance(record, WorkflowStarted)
-            is_lone = record.parent is None and record.queue is None
-        elif kind is StepCompleted:
-            assert isinstance(record, StepCompleted)
-            is_lone = record.also is None
-        else:
-            is_lone = kind is WorkflowFinished
-        if not is_lone:
+        statement = lone_statement(record)
+        if statement is None:
             return self._commit_batch([record])[0]
         assert not isinstance(record, EFFECT_TYPES)
-        name, changes = LONE[kind]
+        name, changes = statement
         parameters = (*record.row().values(), self._db.now_ms())
-        news = NOTHING_NEW if kind is not WorkflowFinished else news_of([record])
+        news = NOTHING_NEW if type(record) is StepCompleted else news_of([record])
         if self._db.commit_lone(name, parameters, changes, news):
             return Verdict.APPLIED
         return self._find_answer(record)
@@ -470,7 +470,7 @@ def work_of(records: Sequence[Record], *, effects_first: bool) -> list[Work]:
     step_rows: list[dict[str, Any]] = []
     effects: dict[type[Effect], list[Effect]] = {}
     finishes: dict[tuple[str, str], WorkflowFinished] = {}
-    is_queued = False
+    queued = 0
     for record in records:
         step: StepCompleted | None = None
         if type(record) is StepCompleted:
@@ -481,7 +481,7 @@ def work_of(records: Sequence[Record], *, effects_first: bool) -> list[Work]:
             finishes.setdefault((record.workflow_id, record.owner_token), record)
         elif type(record) is WorkflowStarted:
             (roots if record.parent is None else children).append(record)
-            is_queued = is_queued or record.queue is not None
+            queued += record.parent is None and record.queue is not None
         elif isinstance(record, EFFECT_TYPES):
             effects.setdefault(type(record), []).append(record)
             step = record.step
@@ -493,9 +493,10 @@ def work_of(records: Sequence[Record], *, effects_first: bool) -> list[Work]:
             step = step.also
     work: list[Work] = []
     if roots:
-        # The statement for a single row knows nothing of queues.
         rows = [record.row() for record in roots]
-        work.append(Work("start_workflows", roots, rows, 2, None if is_queued else "start_workflow"))
+        # The statements for a single row differ.
+        lone = "start_workflow" if queued == 0 else "enqueue_workflow" if queued == len(roots) else None
+        work.append(Work("start_workflows", roots, rows, 2, lone))
     if children:
         rows = [record.row() for record in children]
         work.append(Work("start_children", children, rows, 2))
@@ -509,7 +510,7 @@ def work_of(records: Sequence[Record], *, effects_first: bool) -> list[Work]:
             continue
         name, lone, changes = EFFECTS[kind]
         # One statement writes nothing twice; the last one counts.
-        written: Sequence[Any] = found
+        written = cast("list[Any]", found)
         rows = list({record.identity(): record.row() for record in written}.values())
         work.append(Work(name, found, rows, changes, lone, is_effect=True))
     if steps and effects_first:

@@ -64,6 +64,8 @@ def listing(wanted: WorkflowFilter) -> tuple[str, tuple[int, int], dict[str, Any
         values: Sequence[str] | None = getattr(wanted, name)
         if values is not None:
             asked[name] = json.dumps(list(values))
+    if wanted.after is not None:
+        asked["before" if wanted.newest_first else "after"] = json.dumps(wanted.after)
     if wanted.attributes is not None:
         asked["attributes"] = json.dumps(wanted.attributes)
     if wanted.statuses is not None:

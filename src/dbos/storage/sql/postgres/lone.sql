@@ -29,6 +29,24 @@ INSERT INTO {schema}.workflow_input (workflow_uuid, inputs, retention_timestamp)
 SELECT workflow_uuid, $6::text, $21::int8 FROM started
 ON CONFLICT (workflow_uuid) DO NOTHING;
 
+-- name: enqueue_workflow
+WITH started AS (
+  INSERT INTO {schema}.workflow_status
+    (workflow_uuid, status, name, class_name, config_name, serialization, creator_xid, owner_xid, executor_id,
+     application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
+     workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes,
+     queue_name, priority, deduplication_id,
+     queue_partition_key, delay_until_epoch_ms, schedule_name, is_debounced, debounce_deadline_epoch_ms)
+  VALUES ($1::text, $2::text, $3::text, $4::text, $5::text, $7::text, $8::text, $9::text, $10::text,
+          $11::text, $12::text, $13::text, $14::int8, $15::int8, $16::int8, $17::text, $18::text, $19::text,
+          $20::jsonb, $21::text, $22::int4, $23::text, $24::text, $25::int8, $26::text, $27::boolean, $28::int8)
+  ON CONFLICT DO NOTHING
+  RETURNING workflow_uuid
+)
+INSERT INTO {schema}.workflow_input (workflow_uuid, inputs, retention_timestamp)
+SELECT workflow_uuid, $6::text, $29::int8 FROM started
+ON CONFLICT (workflow_uuid) DO NOTHING;
+
 -- name: finish_workflow
 WITH finished AS (
   UPDATE {schema}.workflow_status

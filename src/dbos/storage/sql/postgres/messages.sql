@@ -96,26 +96,31 @@ SELECT FROM checked;
 
 -- name: consume_messages
 -- Keys of a record in $1: w workflow, t owner token, i step id, n name, e error, z serialization of the error, b began
--- (ms), f finished (ms), a application, u id of the message. The message is marked and its text becomes the value of
--- the step, both or none: only if the token owns the workflow, the step has no row, and nobody has consumed the message.
+-- (ms), f finished (ms), a application, u id of the message, p topic under which no older one may wait, if that matters.
+-- The message is marked and its text becomes the value of the step, both or none: only if the token owns the workflow,
+-- the step has no row, and nobody has consumed the message.
 WITH owned AS MATERIALIZED (
   SELECT DISTINCT ON (input.u) input.*, waiting.message, waiting.serialization
   FROM (
     SELECT * FROM json_to_recordset($1::json) AS r (
-      w text, t text, i int4, n text, e text, z text, b int8, f int8, a text, u text)
+      w text, t text, i int4, n text, e text, z text, b int8, f int8, a text, u text, p text)
     ORDER BY w, i
   ) AS input
   CROSS JOIN LATERAL (
     SELECT owner_xid FROM {schema}.workflow_status WHERE workflow_uuid = input.w FOR NO KEY UPDATE
   ) AS status
   CROSS JOIN LATERAL (
-    SELECT message, serialization FROM {schema}.notifications
+    SELECT message, serialization, created_at_epoch_ms AS ms, ctid AS place FROM {schema}.notifications
     WHERE message_uuid = input.u AND destination_uuid || '' = input.w AND NOT consumed FOR NO KEY UPDATE
   ) AS waiting
   LEFT JOIN LATERAL (
     SELECT TRUE AS is_recorded FROM {schema}.operation_outputs WHERE workflow_uuid = input.w AND function_id = input.i
   ) AS step ON TRUE
   WHERE status.owner_xid = input.t AND step.is_recorded IS NULL
+    AND (input.p IS NULL OR NOT EXISTS (
+      SELECT FROM {schema}.notifications AS o
+      WHERE o.destination_uuid = input.w AND o.topic = input.p AND NOT o.consumed
+        AND (o.created_at_epoch_ms, o.ctid) < (waiting.ms, waiting.place)))
   ORDER BY input.u
 ), marked AS (
   UPDATE {schema}.notifications
@@ -137,7 +142,7 @@ WITH owned AS MATERIALIZED (
     SELECT owner_xid FROM {schema}.workflow_status WHERE workflow_uuid = $1::text FOR NO KEY UPDATE
   ) AS status
   CROSS JOIN LATERAL (
-    SELECT message, serialization FROM {schema}.notifications
+    SELECT message, serialization, created_at_epoch_ms AS ms, ctid AS place FROM {schema}.notifications
     WHERE message_uuid = $10::text AND destination_uuid || '' = $1::text AND NOT consumed FOR NO KEY UPDATE
   ) AS waiting
   LEFT JOIN LATERAL (
@@ -145,6 +150,10 @@ WITH owned AS MATERIALIZED (
     WHERE workflow_uuid = $1::text AND function_id = $3::int4
   ) AS step ON TRUE
   WHERE status.owner_xid = $2::text AND step.is_recorded IS NULL
+    AND ($11::text IS NULL OR NOT EXISTS (
+      SELECT FROM {schema}.notifications AS o
+      WHERE o.destination_uuid = $1::text AND o.topic = $11::text AND NOT o.consumed
+        AND (o.created_at_epoch_ms, o.ctid) < (waiting.ms, waiting.place)))
 ), marked AS (
   UPDATE {schema}.notifications SET consumed = TRUE, consumed_by_function_id = $3::int4
   WHERE message_uuid = $10::text AND EXISTS (SELECT FROM owned)
@@ -153,7 +162,7 @@ INSERT INTO {schema}.operation_outputs
   (workflow_uuid, function_id, function_name, output, error, serialization, started_at_epoch_ms,
    completed_at_epoch_ms, application_name, retention_timestamp)
 SELECT $1::text, $3::int4, $4::text, CASE WHEN $5::text IS NULL THEN message END, $5::text,
-  CASE WHEN $5::text IS NULL THEN serialization ELSE $6::text END, $7::int8, $8::int8, $9::text, $11::int8
+  CASE WHEN $5::text IS NULL THEN serialization ELSE $6::text END, $7::int8, $8::int8, $9::text, $12::int8
 FROM owned;
 
 -- name: find_messages

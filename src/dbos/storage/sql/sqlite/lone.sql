@@ -25,6 +25,22 @@ FROM workflow_status
 WHERE workflow_uuid = ?1 AND creator_xid = ?8
 ON CONFLICT (workflow_uuid) DO NOTHING;
 
+-- name: enqueue_workflow
+INSERT INTO workflow_status
+  (workflow_uuid, status, name, class_name, config_name, serialization, creator_xid, owner_xid, executor_id,
+   application_version, application_id, application_name, recovery_attempts, workflow_timeout_ms,
+   workflow_deadline_epoch_ms, authenticated_user, authenticated_roles, assumed_role, attributes,
+   queue_name, priority, deduplication_id, queue_partition_key,
+   delay_until_epoch_ms, schedule_name, is_debounced, debounce_deadline_epoch_ms, created_at, updated_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,
+        ?25, ?26, ?27, ?28, ?29, ?29)
+ON CONFLICT DO NOTHING;
+INSERT INTO workflow_input (workflow_uuid, inputs, retention_timestamp)
+SELECT workflow_uuid, ?6, ?29
+FROM workflow_status
+WHERE workflow_uuid = ?1 AND creator_xid = ?8
+ON CONFLICT (workflow_uuid) DO NOTHING;
+
 -- name: finish_workflow
 INSERT INTO workflow_output (workflow_uuid, output, error, retention_timestamp)
 SELECT workflow_uuid, ?4, ?5, ?6

@@ -70,17 +70,22 @@ ON CONFLICT (workflow_uuid, function_id) DO NOTHING;
 
 -- name: consume_messages
 -- Keys of a record in ?1: w workflow, t owner token, i step id, n name, e error, z serialization of the error, b began
--- (ms), f finished (ms), a application, u id of the message. The message is marked and its text becomes the value of
--- the step, both or none: only if the token owns the workflow, the step has no row, and nobody has consumed the message.
+-- (ms), f finished (ms), a application, u id of the message, p topic under which no older one may wait, if that matters.
+-- The message is marked and its text becomes the value of the step, both or none: only if the token owns the workflow,
+-- the step has no row, and nobody has consumed the message.
 UPDATE notifications SET consumed = TRUE, consumed_by_function_id = r.i
 FROM (
   SELECT json_extract(value, '$.w') AS w, json_extract(value, '$.t') AS t, json_extract(value, '$.i') AS i,
-    json_extract(value, '$.u') AS u
+    json_extract(value, '$.u') AS u, json_extract(value, '$.p') AS p
   FROM json_each(?1)
 ) AS r
 WHERE notifications.message_uuid = r.u AND notifications.destination_uuid || '' = r.w AND NOT notifications.consumed
   AND EXISTS (SELECT 1 FROM workflow_status AS s WHERE s.workflow_uuid = r.w AND s.owner_xid = r.t)
-  AND NOT EXISTS (SELECT 1 FROM operation_outputs AS o WHERE o.workflow_uuid = r.w AND o.function_id = r.i);
+  AND NOT EXISTS (SELECT 1 FROM operation_outputs AS o WHERE o.workflow_uuid = r.w AND o.function_id = r.i)
+  AND (r.p IS NULL OR NOT EXISTS (
+    SELECT 1 FROM notifications AS m
+    WHERE m.destination_uuid = r.w AND m.topic = r.p AND NOT m.consumed
+      AND (m.created_at_epoch_ms, m.rowid) < (notifications.created_at_epoch_ms, notifications.rowid)));
 INSERT INTO operation_outputs
   (workflow_uuid, function_id, function_name, output, error, serialization, started_at_epoch_ms,
    completed_at_epoch_ms, application_name, retention_timestamp)
@@ -103,12 +108,16 @@ ON CONFLICT (workflow_uuid, function_id) DO NOTHING;
 UPDATE notifications SET consumed = TRUE, consumed_by_function_id = ?3
 WHERE message_uuid = ?10 AND destination_uuid || '' = ?1 AND NOT consumed
   AND EXISTS (SELECT 1 FROM workflow_status AS s WHERE s.workflow_uuid = ?1 AND s.owner_xid = ?2)
-  AND NOT EXISTS (SELECT 1 FROM operation_outputs AS o WHERE o.workflow_uuid = ?1 AND o.function_id = ?3);
+  AND NOT EXISTS (SELECT 1 FROM operation_outputs AS o WHERE o.workflow_uuid = ?1 AND o.function_id = ?3)
+  AND (?11 IS NULL OR NOT EXISTS (
+    SELECT 1 FROM notifications AS m
+    WHERE m.destination_uuid = ?1 AND m.topic = ?11 AND NOT m.consumed
+      AND (m.created_at_epoch_ms, m.rowid) < (notifications.created_at_epoch_ms, notifications.rowid)));
 INSERT INTO operation_outputs
   (workflow_uuid, function_id, function_name, output, error, serialization, started_at_epoch_ms,
    completed_at_epoch_ms, application_name, retention_timestamp)
 SELECT m.destination_uuid, ?3, ?4, CASE WHEN ?5 IS NULL THEN m.message END, ?5,
-  CASE WHEN ?5 IS NULL THEN m.serialization ELSE ?6 END, ?7, ?8, ?9, ?11
+  CASE WHEN ?5 IS NULL THEN m.serialization ELSE ?6 END, ?7, ?8, ?9, ?12
 FROM notifications AS m
 WHERE m.message_uuid = ?10 AND m.destination_uuid || '' = ?1 AND m.consumed AND m.consumed_by_function_id = ?3
   AND EXISTS (SELECT 1 FROM workflow_status AS s WHERE s.workflow_uuid = ?1 AND s.owner_xid = ?2)

@@ -45,3 +45,5 @@ WHERE TRUE
   AND (w.parent_workflow_id IS NOT NULL) = $22::boolean -- if has_parent
   AND w.attributes @> $23::jsonb -- if attributes
   AND (w.application_name = ANY (ARRAY(SELECT json_array_elements_text($24::json))) OR w.application_name IS NULL) -- if application_names
+  AND (w.created_at, w.workflow_uuid) > (($25::json ->> 0)::int8, $25::json ->> 1) -- if after
+  AND (w.created_at, w.workflow_uuid) < (($26::json ->> 0)::int8, $26::json ->> 1) -- if before

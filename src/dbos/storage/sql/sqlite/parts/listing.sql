@@ -45,3 +45,5 @@ WHERE TRUE
   AND (w.parent_workflow_id IS NOT NULL) = ?22 -- if has_parent
   AND json_contains(w.attributes, ?23) -- if attributes
   AND (w.application_name IN (SELECT value FROM json_each(?24)) OR w.application_name IS NULL) -- if application_names
+  AND (w.created_at, w.workflow_uuid) > (json_extract(?25, '$[0]'), json_extract(?25, '$[1]')) -- if after
+  AND (w.created_at, w.workflow_uuid) < (json_extract(?26, '$[0]'), json_extract(?26, '$[1]')) -- if before
