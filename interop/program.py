@@ -38,11 +38,14 @@ from dbos import (
     SetWorkflowID,
     SetWorkflowTimeout,
     WorkflowSerializationFormat,
+    error,
 )
+
+DBOSStreamTimeoutError = error.DBOSStreamTimeoutError
 
 URL, ACTION, *IDS = sys.argv[1:]
 # These workflows wait in a step where a process that is to die has arrived in all of them.
-HOLDING_IDS = ["checkout", "checkout-async", "waiting-for-child", "debouncing"]
+HOLDING_IDS = ["checkout", "checkout-async", "waiting-for-child", "debouncing", "streaming"]
 
 executed: list[str] = []
 _holding = 0
@@ -224,6 +227,33 @@ def enqueues() -> list[str]:
     return [first.workflow_id, second.workflow_id]
 
 
+@DBOS.step()
+def write_in_step() -> None:
+    note()
+    DBOS.write_stream("s", "in a step")
+    DBOS.write_stream("s", "portable in a step", serialization_type=WorkflowSerializationFormat.PORTABLE)
+
+
+@DBOS.workflow()
+def streaming() -> list[Any]:
+    """Writes a stream and reads it; dies between two values of it."""
+    DBOS.write_stream("s", {"a": (1, b"x")})
+    DBOS.write_stream("s", None, serialization_type=WorkflowSerializationFormat.PORTABLE)
+    write_in_step()
+    reader = DBOS.read_stream("streaming", "s")
+    seen = [next(reader), next(reader), next(reader), hold()]
+    DBOS.write_stream("s", "after")
+    DBOS.close_stream("s")
+    seen += list(reader)
+    seen.append(DBOS.read_stream_offset("streaming", "s", 1))
+    for key, offset, timeout_seconds in (("s", 5, None), ("empty", 0, 0)):
+        try:
+            DBOS.read_stream_offset("streaming", key, offset, timeout_seconds=timeout_seconds)
+        except DBOSStreamTimeoutError as failure:
+            seen.append(failure.timeout_seconds)
+    return seen
+
+
 @DBOS.workflow()
 def debouncing() -> list[Any]:
     """A new workflow, a bounce, a refusal; and a bounce by whoever finishes it."""
@@ -292,6 +322,7 @@ def run(shop: Shop) -> dict[str, Any]:
     start("waiting-for-child", waiting_for_child)
     DBOS.register_queue("mail")
     start("debouncing", debouncing)
+    start("streaming", streaming)
     if ACTION == "leave":
         threading.Event().wait()
     start("failing", failing, "x")
@@ -480,6 +511,11 @@ def list_workflows() -> list[list[str]]:
     return answers
 
 
+def read_stream(workflow_id: str) -> list[str]:
+    values = list(DBOS.read_stream(workflow_id, "s", timeout_seconds=10))
+    return [shown(value) for value in [*values, *DBOS.read_stream(workflow_id, "s", offset=2)]]
+
+
 def read(ids: list[str]) -> dict[str, Any]:
     """Everything that does not depend on who reads."""
     found: dict[str, Any] = {}
@@ -495,6 +531,7 @@ def read(ids: list[str]) -> dict[str, Any]:
             "status": {name: repr(value) for name, value in fields.items()},
             "error": described(error),
             "steps": steps,
+            "stream": read_stream(workflow_id) if fields["status"] == "SUCCESS" else None,
             "outcome": outcome(workflow_id) if fields["status"] not in ("PENDING", "ENQUEUED") else None,
         }
     return found

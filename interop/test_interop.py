@@ -16,12 +16,13 @@ from interop.sides import Databases, Side
 from tests.databases import path_of
 from tests.storage.introspection import comparable, read_postgres, read_sqlite
 
-HELD = ["checkout", "checkout-async", "waiting-for-child", "debouncing"]
+HELD = ["checkout", "checkout-async", "waiting-for-child", "debouncing", "streaming"]
 TABLES = {
     "workflow_status": "workflow_uuid",
     "workflow_input": "workflow_uuid",
     "workflow_output": "workflow_uuid",
     "operation_outputs": "workflow_uuid, function_id",
+    "streams": "workflow_uuid, key, offset",
 }
 QUEUES = {"queues": "name"}
 SCHEDULES = {"workflow_schedules": "schedule_name"}
@@ -257,6 +258,7 @@ def test_workflows_left_by_one_are_finished_by_the_other(
     ids = ids_in(url)
     rows = [row for row in masked_rows(undisturbed, "operation_outputs") if row["workflow_uuid"] in ids]
     assert masked_rows(url, "operation_outputs") == rows
+    assert masked_rows(url, "streams") == masked_rows(undisturbed, "streams")
 
 
 @pytest.mark.parametrize("maker", ["ours", "incumbent"])
@@ -275,6 +277,7 @@ def test_both_read_the_same_from_one_database(databases: Databases, ours: Side, 
         one, two = mine[workflow_id], theirs[workflow_id]
         assert same_texts(one["error"], two["error"]), workflow_id
         assert one["status"] == two["status"], workflow_id
+        assert one["stream"] == two["stream"], workflow_id
         for step, other in zip(one["steps"], two["steps"], strict=True):
             assert same_texts(step.pop("error"), other.pop("error")), (workflow_id, step["function_id"])
             assert step == other, workflow_id

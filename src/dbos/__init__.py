@@ -13,6 +13,7 @@ Where things are. Imports run downwards only.
                   kafka        a workflow for each message
                   steps        run_step, reserved step ids
                   calls        sleep, patches
+                  streams      write and read them
                   results      handles, results, status;  listing: many at once
                   management   cancel, resume, application versions
                   options      the Set... blocks, step options
@@ -29,6 +30,7 @@ Where things are. Imports run downwards only.
                   journal      group commit
                   signals      waking up
                   effects      what code does to the outside, with its step row;  messages, events
+                  streams      write them;  stream_reading: read them;  feeds: what their readers share
                   kafka        take messages, enqueue their workflows
                   dispatcher   claim from queues;  queue_warnings: what waits there for ever
                   scheduler    fire schedules;  schedules: create and change them;  cron: their ticks

@@ -408,7 +408,7 @@ class DBOSStreamTimeoutError(DBOSException):
 class DBOSStreamEndedError(DBOSStreamTimeoutError):
     """The stream ended before the value that was asked for. Attributes: `workflow_id`, `key`, `timeout_seconds` (None).
 
-    Workflows record it as the error above, which every implementation knows.
+    In workflow code it is not recorded as an error but, as every end of a stream, by the marker.
     """
 
     def __init__(self, workflow_id: str, key: str, timeout_seconds: float | None = None) -> None:

@@ -15,8 +15,10 @@ from dbos.records import (
     MessagesSent,
     Record,
     StepCompleted,
+    StreamWritten,
     WorkflowFinished,
 )
+from dbos.serialization import Payloads
 from dbos.storage.database import SqlStore
 from dbos.storage.migrate import connect_sqlite, migrate_sqlite
 from dbos.storage.sqlite import SqliteConnections
@@ -44,11 +46,16 @@ CREATE TRIGGER message_changed BEFORE UPDATE ON notifications WHEN OLD.consumed 
 END;
 """
 
+# The key under which scenarios write from step code: a number that nobody else writes, then at most two dots.
+STREAM_OF_STEPS = "steps"
+_payloads = Payloads(None)
+
 # What workflows do to the outside: tables and the columns that are compared.
 EFFECTS = (
     ("workflow_events", "workflow_uuid, key, value, serialization"),
     ("workflow_events_history", "workflow_uuid, function_id, key, value, serialization"),
     ("notifications", "destination_uuid, topic, message, serialization, consumed, consumed_by_function_id"),
+    ("streams", 'workflow_uuid, key, "offset", value, function_id, serialization'),
 )
 
 
@@ -106,6 +113,9 @@ class SimulatedDatabase:
             if isinstance(record, MessageConsumed):
                 return [row[1:] for row in found] == [(1, record.step_id)]
             return {row[0] for row in found} == {message.message_id for message in record.messages}
+        if isinstance(record, StreamWritten):
+            sql = "SELECT 1 FROM streams WHERE workflow_uuid = ? AND key = ? AND value = ?"
+            return bool(self.rows(sql, record.workflow_id, record.key, record.value))
         sql = "SELECT 1 FROM workflow_events_history WHERE workflow_uuid = ? AND function_id = ? AND key = ?"
         return bool(self.rows(sql, record.workflow_id, record.step_id, record.key))
 
@@ -120,7 +130,18 @@ class SimulatedDatabase:
 
     def effects(self) -> dict[str, list[tuple[Any, ...]]]:
         """What workflows have done to the outside."""
-        return {table: self.rows(f"SELECT {columns} FROM {table} ORDER BY {columns}") for table, columns in EFFECTS}
+        found = {table: self.rows(f"SELECT {columns} FROM {table} ORDER BY {columns}") for table, columns in EFFECTS}
+        # Every attempt of a step appends its own.
+        found["streams"] = [row for row in found["streams"] if row[1] != STREAM_OF_STEPS]
+        return found
+
+    def stream_values(self) -> dict[tuple[str, str], list[tuple[int, Any]]]:
+        """The entries of every stream, as offset and value."""
+        found: dict[tuple[str, str], list[tuple[int, Any]]] = {}
+        for workflow_id, key, *entry in self.rows('SELECT * FROM streams ORDER BY workflow_uuid, key, "offset"'):
+            value, offset, _, serialization = entry
+            found.setdefault((workflow_id, key), []).append((offset, _payloads.decode_value(value, serialization)))
+        return found
 
     def unfinished(self) -> list[str]:
         sql = "SELECT workflow_uuid FROM workflow_status WHERE status IN ('PENDING', 'ENQUEUED', 'DELAYED')"
@@ -155,8 +176,10 @@ class SimulatedDatabase:
             step = record.step is not None and self.has_step(record.step.workflow_id, record.step.step_id)
             if isinstance(record, (MessagesSent, MessageConsumed)):
                 return step, self._messages(record)
+            step = self.has_step(record.workflow_id, record.step_id)
+            table = "streams" if isinstance(record, StreamWritten) else "workflow_events_history"
             return step, self.rows(
-                "SELECT * FROM workflow_events_history WHERE workflow_uuid = ? AND key = ?",
+                f"SELECT * FROM {table} WHERE workflow_uuid = ? AND key = ?",
                 record.workflow_id,
                 record.key,
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dbos.engine import debouncing, dispatcher, messages, waiting, workflows
+from dbos.engine import debouncing, dispatcher, messages, stream_reading, waiting, workflows
 from dbos.engine.execution import Execution
 from dbos.engine.steps import record_step
 from dbos.ids import new_id
@@ -208,6 +208,29 @@ def make_tokens_without_a_name(patch: Patch) -> None:
     patch.setattr("dbos.engine.engine.tokens_of", lambda process: new_id)
 
 
+def write_entries_of_anybody(patch: Patch) -> None:
+    change_statements(patch, "write_stream_entries", " AND w.owner_xid = json_extract(r.value, '$.t')")
+
+
+def append_again_after_a_lost_answer(patch: Patch) -> None:
+    patch.setattr(SqlStore, "_is_written", lambda self, entry: False)
+
+
+def read_on_from_the_beginning(patch: Patch) -> None:
+    """What a replay yields does not move the reader."""
+    original = stream_reading.StreamReader._recorded
+
+    def recorded(self: Any, execution: Execution, step_id: int) -> Any:
+        is_replay = step_id in execution.recorded
+        offset = self._offset
+        value = yield from original(self, execution, step_id)
+        if is_replay:
+            self._offset = offset
+        return value
+
+    patch.setattr(stream_reading.StreamReader, "_recorded", recorded)
+
+
 MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Result]]]]] = [
     (replay_nothing, lambda: crashes("sequence_of_steps")),
     (answer_before_the_commit, lambda: crashes("sequence_of_steps")),
@@ -224,6 +247,9 @@ MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Re
     (send_for_anybody, lambda: takeovers_everywhere("ping_pong")),
     (receive_for_anybody, lambda: takeovers_everywhere("ping_pong")),
     (receive_without_the_step, lambda: crashes("ping_pong")),
+    (write_entries_of_anybody, takeovers),
+    (append_again_after_a_lost_answer, lambda: schedules("streams_of_steps")),
+    (read_on_from_the_beginning, lambda: crashes("streams")),
     (take_nothing_over, survivors),
     (make_tokens_without_a_name, survivors),
 ]

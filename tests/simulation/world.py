@@ -19,7 +19,7 @@ from dbos.engine.engine import Engine
 from dbos.engine.registry import Registry
 from dbos.records import Answer, Record, Verdict, WorkflowStarted
 
-from .database import SimulatedDatabase
+from .database import STREAM_OF_STEPS, SimulatedDatabase
 from .faults import Faults
 from .process import Process, process_here
 from .virtual import EPOCH_MS, SimulatedCrash, Stuck, VirtualLoop
@@ -346,8 +346,20 @@ class World:
             if next_ms < int(planned_ms) or (self.faults.is_punctual and next_ms > latest_ms):
                 self.violate(f"{workflow_id} should have slept until {planned_ms:.0f} ms and woke at {next_ms} ms")
 
+    def _check_streams(self) -> None:
+        """No stream has a gap, and no write in a step has left more than one entry."""
+        for stream, entries in self.database.stream_values().items():
+            if [offset for offset, _ in entries] != list(range(len(entries))):
+                self.violate(f"stream {stream} has the offsets {[offset for offset, _ in entries]}")
+            if stream[1] == STREAM_OF_STEPS:
+                text = " ".join(str(value) for _, value in entries)
+                numbers = [value for _, value in entries if value != "."]
+                if len(numbers) != len(set(numbers)) or ". . ." in text:
+                    self.violate(f"stream {stream} has entries twice: {text}")
+
     def _collect(self) -> Result:
         self._check_sleeps()
+        self._check_streams()
         violations = self.violations + [row[0] for row in self.database.rows("SELECT text FROM violations")]
         statuses = dict(self.database.rows("SELECT workflow_uuid, status FROM workflow_status"))
         outputs = self.database.rows("SELECT workflow_uuid, output, error FROM workflow_output")

@@ -17,7 +17,7 @@ from .events import check_key, check_placement
 from .runtime import blocking, check_ids, check_unsharded, current_engine, engine_here, run, run_async, twin
 
 if TYPE_CHECKING:
-    from ..engine.engine import Engine
+    from ..engine.core import Core
 
 DEFAULT = WorkflowSerializationFormat.DEFAULT
 
@@ -155,7 +155,7 @@ def _read_stream_offset(
 
 
 def _reader(
-    engine: Engine,
+    engine: Core,
     workflow_id: str,
     key: str,
     offset: int,
@@ -193,10 +193,10 @@ def check_offset(offset: int, call: str) -> int:
 
 
 def check_stream_timeout(timeout_seconds: float, call: str) -> float:
-    checked = check_timeout(timeout_seconds, call)
-    if checked < 0:
+    """A timeout as it was given, since errors carry it on."""
+    if check_timeout(timeout_seconds, call) < 0:
         raise ValueError(f"timeout_seconds of {call} must not be negative, not {timeout_seconds!r}")
-    return checked
+    return min(timeout_seconds, LONGEST_SECONDS)
 
 
 def check_polling_interval(seconds: float, call: str) -> float:

@@ -29,7 +29,7 @@ from .signals import Key, Waiter
 from .steps import record_step, replay
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .core import Core
 
 FINAL_STATUSES = frozenset({"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
 
@@ -53,7 +53,7 @@ class StreamReader:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Core,
         workflow_id: str,
         key: str,
         offset: int,
@@ -118,9 +118,7 @@ class StreamReader:
         try:
             value = yield from self._find_value()
         except DBOSStreamTimeoutError as error:
-            # Only this class is known to other implementations.
-            known = DBOSStreamTimeoutError(self._workflow_id, self._key, error.timeout_seconds)
-            step.error, step.serialization = engine.payloads.encode_error_always(known)
+            step.error, step.serialization = engine.payloads.encode_error_always(error)
             step.completed_at_ms = engine.clock.now_ms()
             yield from record_step(execution, step)
             raise
@@ -197,16 +195,18 @@ class StreamReader:
             limit = 1 if self._is_single else PAGE
             page = yield from self._read(limit)
             # Once more, since a body may go on writing for a moment after its cancellation.
-            ended = page.status in FINAL_STATUSES and not page.entries
-            if ended:
+            is_final = page.status in FINAL_STATUSES
+            if is_final and not page.entries:
                 page = yield from self._read(limit)
-                ended = page.status in FINAL_STATUSES and not page.entries
+                is_final = page.status in FINAL_STATUSES
+            ended = is_final and not page.entries
             if page.status is None:
                 raise DBOSNonExistentWorkflowError("target", self._workflow_id)
             self._page.extend(page.entries)
-            whole = len(page.entries) < limit
+            # Behind the last entries of a workflow that has ended comes another look, for that end.
+            whole = ended or (len(page.entries) < limit and not is_final)
             feed.end_look(look, self._offset, page.entries, whole=whole, ended=ended)
-            self._last_look = look
+            self._last_look = None if page.entries else look
             return bool(page.entries) or ended or (self._is_single and page.closed_before)
         finally:
             feed.leave_look(look)
