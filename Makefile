@@ -10,7 +10,7 @@ WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check bench bench-growth bench-docs interop soak soak-queues soak-messages limits clean
+.PHONY: help demo inbox test check bench bench-growth bench-docs interop soak soak-queues soak-messages limits clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -22,6 +22,9 @@ $(VENV)/.installed: pyproject.toml
 
 demo: $(VENV)/.installed ## the order-checkout demo, killed and recovered (DB=sqlite or DB=postgres)
 	$(BIN)/python examples/orders/demo.py --db $(DB)
+
+inbox: $(VENV)/.installed ## agents that ask a person before they send, on a page of localhost (DB=postgres, ARGS="--port 8001")
+	PYTHONPATH=examples/agent-inbox $(BIN)/python -m agent_inbox --db $(DB) $(ARGS)
 
 test: $(VENV)/.installed ## all tests, on SQLite and Postgres
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)

@@ -12,7 +12,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -24,6 +24,7 @@ from dbos import embedded_postgres
 
 _numbers = itertools.count(1)
 _created: list[str] = []
+_removals: list[Callable[[], None]] = []
 
 
 @cache
@@ -38,6 +39,7 @@ def embedded_server() -> embedded_postgres.EmbeddedPostgres:
         server.stop()
         shutil.rmtree(directory, ignore_errors=True)
 
+    _removals.append(remove)
     atexit.register(remove)
     return server
 
@@ -85,3 +87,8 @@ def _remove_databases() -> Iterator[None]:
         with psycopg.connect(server_url(), autocommit=True) as connection:
             for name in _created:
                 connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+    # Not at exit only: a worker of xdist is killed before it has deleted gigabytes.
+    while _removals:
+        remove = _removals.pop()
+        atexit.unregister(remove)
+        remove()

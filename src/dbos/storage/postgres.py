@@ -534,12 +534,12 @@ def translate(error: Exception) -> Exception:
     text = str(error).strip()
     if code in ("25P03", "40001", "40P01", "55P03"):
         return StoreUnavailable(text)
+    if code[:2] in ("08", "53") or (code[:2] == "57" and code != "57014"):
+        return StoreUnreachable(text)
     if code == "23505" and error.diag.constraint_name == "streams_pkey":
         # Another implementation is appending to the stream; if that execution has lost its workflow, its entry will not
         # stay. Ours gets the next offset (04 R301).
         return StoreUnavailable(text)
-    if code[:2] in ("08", "53") or (code[:2] == "57" and code != "57014"):
-        return StoreUnreachable(text)
     if code[:2] in ("22", "23", "54"):
         return StoreRefused(text)
     # A plain DatabaseError without code comes from the client library: the connection broke while it read a result.
