@@ -216,6 +216,12 @@ async def test_a_browser_is_not_told_that_an_agent_has_ended_when_the_server_sto
     assert '"waiting"' in events[-1]
 
 
+async def test_a_request_that_meets_a_stopped_server_may_be_repeated(client: httpx.AsyncClient) -> None:
+    await asyncio.to_thread(DBOS.destroy)
+    assert (await client.get("/api/agents")).status_code == 503
+    assert await decide(client, "one", True) == 503
+
+
 async def test_what_is_not_there_or_wrong_is_refused(client: httpx.AsyncClient) -> None:
     request = {"id": "one", "letter": "unknown", "approval_seconds": 60}
     assert (await client.post("/api/agents", json=request)).status_code == 404

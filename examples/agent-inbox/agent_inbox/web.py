@@ -100,6 +100,12 @@ def create_app(database_url: str) -> FastAPI:
     async def conflict(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 409)
 
+    @app.exception_handler(DBOSException)
+    async def unavailable(request: Request, error: Exception) -> JSONResponse:
+        # The server is being stopped, for instance. The page asks again.
+        DBOS.logger.info("%s %s cannot be answered: %s", request.method, request.url.path, error)
+        return JSONResponse({"detail": str(error)}, 503)
+
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": "default-src 'self'"})

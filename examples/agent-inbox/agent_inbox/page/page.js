@@ -40,10 +40,8 @@ async function ask(path, body) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
   };
-  let response;
-  try {
-    response = await fetch(path, options);
-  } catch {
+  const response = await fetch(path, options).catch(() => null);
+  if (response === null || response.status === 503) {
     showConnection(false);
     throw new Error("The server does not answer. Nothing is lost: try again, it counts once.");
   }
