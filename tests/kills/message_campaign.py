@@ -87,7 +87,8 @@ class MessageCampaign:
     def _wait_for_the_next_kill(self) -> bool:
         """False when all are finished. However fast the machine is, some kills come before."""
         kill_at = time.monotonic() + self._random.uniform(*self._pause_seconds)
-        kill_when_received = self.messages * (self.kills + 1) // (FEWEST_KILLS + 1)
+        # In the first half, so that none comes too late.
+        kill_when_received = self.messages * (self.kills + 1) // (2 * FEWEST_KILLS)
         while not self._is_finished():
             received = self._count("notifications WHERE consumed")
             if received != self._received:
@@ -95,7 +96,7 @@ class MessageCampaign:
             assert time.monotonic() < self._moved_at + PATIENCE_SECONDS, f"stands still after {received} messages"
             if time.monotonic() >= kill_at or received >= kill_when_received:
                 return True
-            time.sleep(0.1)
+            time.sleep(0.02)
         return False
 
     def _is_finished(self) -> bool:

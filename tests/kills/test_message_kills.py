@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.kills.message_campaign import FEWEST_KILLS, MessageCampaign
 
 PAIRS = 8
-MESSAGES = 2048
+MESSAGES = 4096
 SEED = 1
 
 

@@ -17,7 +17,7 @@ from dbos.config import resolve
 from dbos.engine.context import Context
 from dbos.engine.engine import Engine
 from dbos.engine.registry import Registry
-from dbos.records import Answer, Record, Verdict, WorkflowStarted
+from dbos.records import EFFECT_TYPES, Answer, Record, StepCompleted, Verdict, WorkflowStarted
 
 from .database import STREAM_OF_STEPS, SimulatedDatabase
 from .faults import Faults
@@ -147,7 +147,10 @@ class World:
             self._fenced.add((record.parent.workflow_id, record.parent.owner_token))
 
     def _is_durable(self, record: Record) -> bool:
-        return self.database.holds(record)
+        if self.database.holds(record):
+            return True
+        # Or it was, and a workflow that rewinds others has taken it back since.
+        return isinstance(record, (StepCompleted, *EFFECT_TYPES)) and not self.database.may_write(record)
 
     @property
     def fenced_executions(self) -> int:
