@@ -393,11 +393,14 @@ def test_an_outage_of_the_broker_is_reported_and_survived(
     kafka: Config,
     dbos_log: None,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """R165: error_cb is called for every error, and what it raises is contained. Section 15, 19: one line per kind."""
     own = MockCluster()
     own.create_topic(topic)
     errors: list[Any] = []
+    # However long the client library takes to notice.
+    monkeypatch.setattr("dbos.engine.kafka.REPORT_SECONDS", 3600.0)
 
     def on_error(error: Any) -> None:
         errors.append(error)
