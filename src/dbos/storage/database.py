@@ -33,7 +33,7 @@ from .bulk import BulkOperations, Transaction
 from .debouncing import DebounceOperations
 from .encoding import Row, encode_json, pair
 from .events import EventOperations
-from .listing import ALL, listing
+from .listing import ALL, FEW, listing, may_be_few
 from .management import ManagementOperations, chunks
 from .messages import EffectWork, MessageOperations, consumption, sending
 from .queues import QueueOperations
@@ -359,7 +359,12 @@ class SqlStore(
         return WorkflowRow(*rows[0]) if rows else None
 
     def list_workflows(self, wanted: WorkflowFilter, timeout_seconds: float | None) -> list[WorkflowRow]:
-        return [WorkflowRow(*row) for row in self._db.look_up(*listing(wanted), timeout_seconds)]
+        name, page, asked = listing(wanted)
+        if may_be_few(asked):
+            ((count,),) = self._db.look_up("count_few", (FEW,), asked, timeout_seconds)
+            if count < FEW:
+                asked["few"] = True
+        return [WorkflowRow(*row) for row in self._db.look_up(name, page, asked, timeout_seconds)]
 
     def dead_letter(self, workflow_id: str, token: str, now_ms: int) -> None:
         self._db.write("dead_letter", (workflow_id, token, now_ms))

@@ -28,6 +28,16 @@ _INDEXED_STATUSES = {
     "unsuccessful": frozenset({"ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"}),
 }
 
+# What only some of the filters mean that have an index. If they find few workflows, those are taken from there and
+# sorted; if many, a page of them is soon found in the order of all.
+_SELECTIVE = frozenset({"pending", "delayed", "in_flight", "forks_only"}) | {
+    "completed_from_ms",
+    "completed_until_ms",
+    "started_from_ms",
+    "started_until_ms",
+}
+FEW = 5_000
+
 _LISTS = (
     "workflow_ids",
     "workflow_id_prefixes",
@@ -66,6 +76,8 @@ def listing(wanted: WorkflowFilter) -> tuple[str, tuple[int, int], dict[str, Any
             asked[name] = json.dumps(list(values))
     if wanted.after is not None:
         asked["before" if wanted.newest_first else "after"] = json.dumps(wanted.after)
+    if wanted.is_fork:
+        asked["forks_only"] = True
     if wanted.attributes is not None:
         asked["attributes"] = json.dumps(wanted.attributes)
     if wanted.statuses is not None:
@@ -74,6 +86,11 @@ def listing(wanted: WorkflowFilter) -> tuple[str, tuple[int, int], dict[str, Any
             asked["active"] = True
     name = "list_newest_workflows" if wanted.newest_first else "list_workflows"
     return name, (ALL if wanted.limit is None else wanted.limit, wanted.offset), asked
+
+
+def may_be_few(asked: Mapping[str, Any]) -> bool:
+    """Whether it is worth a look how many workflows the filters find."""
+    return not _SELECTIVE.isdisjoint(asked) and "workflow_ids" not in asked
 
 
 def choose_lines(text: str, first: Sequence[Any], asked: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:

@@ -4,10 +4,30 @@
 
 -- name: list_workflows
 -- include: parts/listing.sql
-ORDER BY w.created_at, w.workflow_uuid
+ORDER BY w.created_at
+  + 0 -- if few
+  , w.workflow_uuid
 LIMIT ?1 OFFSET ?2;
 
 -- name: list_newest_workflows
 -- include: parts/listing.sql
-ORDER BY w.created_at DESC, w.workflow_uuid DESC
+ORDER BY w.created_at
+  + 0 -- if few
+  DESC, w.workflow_uuid DESC
 LIMIT ?1 OFFSET ?2;
+
+-- name: count_few
+-- How many workflows the filters with an index find, up to ?1: so many are sorted sooner than found in their order.
+SELECT count(*) FROM (
+  SELECT 1 FROM workflow_status AS w
+  WHERE TRUE
+    AND w.status = 'PENDING' -- if pending
+    AND w.status = 'DELAYED' -- if delayed
+    AND w.status IN ('ENQUEUED', 'PENDING') -- if in_flight
+    AND w.forked_from IS NOT NULL -- if forks_only
+    AND w.completed_at >= ?2 AND w.completed_at IS NOT NULL -- if completed_from_ms
+    AND w.completed_at <= ?3 AND w.completed_at IS NOT NULL -- if completed_until_ms
+    AND w.started_at_epoch_ms >= ?4 AND w.started_at_epoch_ms IS NOT NULL -- if started_from_ms
+    AND w.started_at_epoch_ms <= ?5 AND w.started_at_epoch_ms IS NOT NULL -- if started_until_ms
+  LIMIT ?1
+) AS found;

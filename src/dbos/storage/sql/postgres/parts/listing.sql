@@ -42,6 +42,7 @@ WHERE TRUE
   AND w.started_at_epoch_ms <= $19::int8 AND w.started_at_epoch_ms IS NOT NULL -- if started_until_ms
   AND w.was_forked_from = $20::boolean -- if was_forked_from
   AND (w.forked_from IS NOT NULL) = $21::boolean -- if is_fork
+  AND w.forked_from IS NOT NULL -- if forks_only
   AND (w.parent_workflow_id IS NOT NULL) = $22::boolean -- if has_parent
   AND w.attributes @> $23::jsonb -- if attributes
   AND (w.application_name = ANY (ARRAY(SELECT json_array_elements_text($24::json))) OR w.application_name IS NULL) -- if application_names

@@ -42,6 +42,7 @@ WHERE TRUE
   AND w.started_at_epoch_ms <= ?19 AND w.started_at_epoch_ms IS NOT NULL -- if started_until_ms
   AND w.was_forked_from = ?20 -- if was_forked_from
   AND (w.forked_from IS NOT NULL) = ?21 -- if is_fork
+  AND w.forked_from IS NOT NULL -- if forks_only
   AND (w.parent_workflow_id IS NOT NULL) = ?22 -- if has_parent
   AND json_contains(w.attributes, ?23) -- if attributes
   AND (w.application_name IN (SELECT value FROM json_each(?24)) OR w.application_name IS NULL) -- if application_names
