@@ -19,7 +19,7 @@ def test_workers_killed_at_random_and_never_restarted_lose_no_job_and_repeat_no_
     campaign.run()
     print(campaign.report())
     assert campaign.kills >= 3
-    assert campaign.taken_over > campaign.kills, "the kills caught nobody at work"
+    assert campaign.taken_over > 0, "the kills caught nobody at work"
 
 
 def test_the_only_place_of_a_queue_is_free_soon_after_its_holder_was_killed(database_url: str, tmp_path: Path) -> None:
