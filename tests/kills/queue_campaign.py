@@ -97,7 +97,11 @@ class QueueCampaign:
         )
 
     def _kill_one(self) -> None:
-        executor, worker = self._workers.pop(self._random.randrange(len(self._workers)))
+        # Somebody in the middle of work, if there is anybody: the others may just have been started.
+        share = CONCURRENCY // WORKERS // 2
+        busy = [entry for entry in self._workers if self._owned_by(entry[0]) >= share]
+        executor, worker = self._random.choice(busy or self._workers)
+        self._workers.remove((executor, worker))
         worker.kill()
         killed_at = time.monotonic()
         self.kills += 1
