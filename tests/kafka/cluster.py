@@ -12,6 +12,15 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 PARTITIONS = 3
 _PATIENCE_SECONDS = 20
+_HEARTBEAT_INTERVAL_MS = 100
+
+# Members of groups join, are told their partitions and leave by heartbeats (KIP-848): at once, and whoever misses his
+# session just joins again. With the other protocol the mock brokers wait for further members of a group that is not
+# new, for the session less a second, and a process that stands still meanwhile hangs: a member whose session ends before
+# its JoinGroup was answered is forgotten together with the request, and no answer ever comes.
+CONSUMER_PROTOCOL = {"group.protocol": "consumer"}
+# So here that wait is a millisecond.
+CLASSIC_PROTOCOL = {"group.protocol": "classic", "session.timeout.ms": 1001, "heartbeat.interval.ms": 100}
 
 
 class MockCluster:
@@ -19,9 +28,12 @@ class MockCluster:
 
     Made with librdkafka's C functions, since only these let a group be complete at once, where a cluster made by the
     producer option `test.mock.num.brokers` waits three seconds for further members, and make the broker fail.
+
+    `session_timeout_ms` is how long a member that is silent keeps its partitions, with the consumer protocol; by default
+    longer than any machine stands still.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, session_timeout_ms: int = 60_000) -> None:
         self._library = library = ctypes.CDLL(_library_path())
         for name, result, arguments in (
             ("rd_kafka_conf_new", ctypes.c_void_p, []),
@@ -32,6 +44,8 @@ class MockCluster:
             ("rd_kafka_mock_cluster_destroy", None, [ctypes.c_void_p]),
             ("rd_kafka_mock_cluster_bootstraps", ctypes.c_char_p, [ctypes.c_void_p]),
             ("rd_kafka_mock_group_initial_rebalance_delay_ms", None, [ctypes.c_void_p, ctypes.c_int32]),
+            ("rd_kafka_mock_set_group_consumer_heartbeat_interval_ms", None, [ctypes.c_void_p, ctypes.c_int32]),
+            ("rd_kafka_mock_set_group_consumer_session_timeout_ms", None, [ctypes.c_void_p, ctypes.c_int32]),
             (
                 "rd_kafka_mock_topic_create",
                 ctypes.c_int,
@@ -50,6 +64,8 @@ class MockCluster:
         assert self._client, problem.value
         self._cluster = library.rd_kafka_mock_cluster_new(self._client, 1)
         library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
+        library.rd_kafka_mock_set_group_consumer_heartbeat_interval_ms(self._cluster, _HEARTBEAT_INTERVAL_MS)
+        library.rd_kafka_mock_set_group_consumer_session_timeout_ms(self._cluster, session_timeout_ms)
         self.servers: str = library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
         self._producer: Any = Producer({"bootstrap.servers": self.servers, "log_level": 0})
 

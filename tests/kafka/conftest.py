@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dbos import DBOS
-from tests.kafka.cluster import MockCluster
+from tests.kafka.cluster import CONSUMER_PROTOCOL, MockCluster
 
 _numbers = itertools.count(1)
 
@@ -29,16 +29,12 @@ def topic(cluster: MockCluster) -> str:
 
 @pytest.fixture
 def kafka(cluster: MockCluster) -> dict[str, Any]:
-    """A consumer's configuration, with a group of the test's own.
-
-    The mock brokers let a new member of a known group wait for as long as a session lasts.
-    """
+    """A consumer's configuration, with a group of the test's own."""
     return {
         "bootstrap.servers": cluster.servers,
         "group.id": f"group-{next(_numbers)}",
-        "session.timeout.ms": 2000,
-        "heartbeat.interval.ms": 300,
         "log_level": 0,
+        **CONSUMER_PROTOCOL,
     }
 
 

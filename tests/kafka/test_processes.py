@@ -22,6 +22,14 @@ StartWorker = Callable[[str], "subprocess.Popen[str]"]
 
 
 @pytest.fixture
+def cluster() -> Iterator[MockCluster]:
+    """One that soon takes the partitions from a process that is gone."""
+    cluster = MockCluster(session_timeout_ms=1000)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
 def start_worker(database_url: str, cluster: MockCluster, topic: str, kafka: dict[str, Any]) -> Iterator[StartWorker]:
     DBOS.migrate(database_url)
     processes: list[subprocess.Popen[str]] = []

@@ -27,8 +27,7 @@ def main() -> None:
         {
             "bootstrap.servers": servers,
             "group.id": group,
-            "session.timeout.ms": 2000,
-            "heartbeat.interval.ms": 300,
+            "group.protocol": "consumer",
             # Longer than it lives: whoever is killed has committed nothing, and all comes again.
             "auto.commit.interval.ms": 600_000,
             "log_level": 0,
