@@ -12,6 +12,7 @@ import pytest
 from dbos import DBOS
 from dbos.api.runtime import state
 from tests.databases import _remove_databases, fresh_postgres_url, fresh_sqlite_url
+from tests.migrated import migrated_postgres_url
 
 # Importing a fixture here is what makes it known to every test.
 __all__ = ["_remove_databases"]
@@ -24,9 +25,18 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def database_url(backend: str, tmp_path: Path) -> str:
-    """A new, empty database."""
-    return fresh_sqlite_url(tmp_path) if backend == "sqlite" else fresh_postgres_url()
+def database_url(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -> Iterator[str]:
+    """A database of the test's own without rows: on SQLite a new file, on Postgres one that is migrated already.
+
+    For tests that are about creating the schema, the mark `empty_database` gives them one without.
+    """
+    if backend == "sqlite":
+        yield fresh_sqlite_url(tmp_path)
+    elif request.node.get_closest_marker("empty_database") is not None:
+        yield fresh_postgres_url()
+    else:
+        with migrated_postgres_url() as url:
+            yield url
 
 
 @pytest.fixture

@@ -58,9 +58,14 @@ def url_of(database: str) -> str:
 def fresh_postgres_url() -> str:
     """Create an empty database and return its URL."""
     name = new_database_name()
-    with psycopg.connect(server_url(), autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0'.encode())
+    create_database(name, "template0")
     return url_of(name)
+
+
+def create_database(name: str, template: str) -> None:
+    """Copy a database to which nobody is connected."""
+    with psycopg.connect(server_url(), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
 
 
 def new_database_name() -> str:

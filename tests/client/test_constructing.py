@@ -60,6 +60,7 @@ def test_a_missing_file_of_an_engine_is_not_made_either(backend: str, tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.empty_database
 def test_a_database_without_the_schema_is_an_error(backend: str, database_url: str) -> None:
     """04 section 12, 20."""
     if backend == "sqlite":
@@ -69,6 +70,7 @@ def test_a_database_without_the_schema_is_an_error(backend: str, database_url: s
         DBOSClient(system_database_url=database_url)
 
 
+@pytest.mark.empty_database
 @pytest.mark.parametrize(("version", "taken"), [(123, True), (122, False)])
 def test_a_schema_of_another_sdk_may_lack_the_newest_indexes(
     backend: str, database_url: str, version: int, taken: bool

@@ -122,6 +122,7 @@ def test_the_sql_function_sends(app: type[DBOS], database_url: str) -> None:
         rows(database_url, "SELECT dbos.send_message('nobody', '1'::json)")
 
 
+@pytest.mark.empty_database
 @pytest.mark.parametrize("backend", ["postgres"])
 def test_without_notifications_a_message_is_found_by_looking(config: Config, database_url: str) -> None:
     """04 R803, R810: the trigger is made with the schema, or never."""

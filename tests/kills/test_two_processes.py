@@ -121,6 +121,7 @@ def rows_of(observer: Observer, workflow_id: str = "%") -> list[object]:
     ]
 
 
+@pytest.mark.empty_database
 def test_processes_that_launch_at_once_on_an_empty_database_all_work(database_url: str, tmp_path: Path) -> None:
     log, observer = SideLog(tmp_path / "side.log"), Observer(database_url)
     with ExitStack() as stack:

@@ -220,6 +220,7 @@ def with_credentials(url: str, role: str, password: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{role}:{password}@{host}"))
 
 
+@pytest.mark.empty_database
 def test_migrating_creates_the_database_and_can_be_repeated(database_url: str) -> None:
     # 01 R75
     for _ in range(2):

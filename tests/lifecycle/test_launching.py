@@ -61,6 +61,7 @@ def test_launching_inside_a_workflow_is_the_same_warning(
     assert "launched already" in caplog.text
 
 
+@pytest.mark.empty_database
 def test_launching_persists_the_schema_and_one_version_and_nothing_else(config: dict[str, Any]) -> None:
     # 01 section 6, R36, R79
     launched(config)
@@ -269,6 +270,7 @@ def test_without_migrations_a_missing_sqlite_file_is_refused_and_not_created(tmp
     assert not path.exists()
 
 
+@pytest.mark.empty_database
 def test_without_migrations_an_empty_database_is_refused_and_stays_empty(config: dict[str, Any]) -> None:
     # 01 R51: a missing table reads as version 0
     url = config["system_database_url"]
@@ -288,6 +290,7 @@ def test_without_migrations_an_empty_database_is_refused_and_stays_empty(config:
             assert row == (0,)
 
 
+@pytest.mark.empty_database
 def test_without_migrations_a_current_schema_is_used(config: dict[str, Any]) -> None:
     # 01 R51
     DBOS.migrate(config["system_database_url"])
@@ -334,6 +337,7 @@ def test_another_schema_is_used_when_configured() -> None:
         assert row == (0,)
 
 
+@pytest.mark.empty_database
 def test_several_processes_may_launch_on_an_empty_database_at_once(database_url: str) -> None:
     # 01 R134: DBOS.migrate is what launch does first
     with ThreadPoolExecutor(4) as pool:

@@ -262,6 +262,7 @@ def test_destroying_in_a_signal_handler_drains_and_ends_the_process(start: Start
     assert status_row(database_url, "drained")["status"] == "SUCCESS"
 
 
+@pytest.mark.empty_database
 def test_two_programs_launch_on_an_empty_database_at_the_same_moment(start: Start, database_url: str) -> None:
     # 01 R134
     body = """

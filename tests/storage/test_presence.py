@@ -88,6 +88,7 @@ def test_a_database_in_memory_has_no_other_processes() -> None:
     store.close()
 
 
+@pytest.mark.empty_database
 @pytest.mark.parametrize("backend", ["postgres"])
 def test_without_notifications_there_are_no_sessions_to_hold_a_lock(config: dict[str, Any]) -> None:
     store = open_store(resolve({**config, "use_listen_notify": False}))  # type: ignore[typeddict-item]
