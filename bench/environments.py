@@ -178,32 +178,18 @@ def open_backends(names: list[str]) -> Iterator[list[Backend]]:
     Postgres is the server named by DBOS_TEST_POSTGRES_URL (a user that may create databases), otherwise one
     that lives in a temporary directory for this run, with the default, durable settings.
     """
+    from dbos.temporary import temporary_directory, temporary_server
+
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dbos-bench-")))
+        directory = stack.enter_context(temporary_directory("dbos-bench-files-"))
         backends: list[Backend] = []
         for name in names:
             if name == "sqlite":
                 backends.append(SQLite(directory))
             else:
                 url = os.environ.get("DBOS_TEST_POSTGRES_URL")
-                backends.append(Postgres(url or stack.enter_context(_temporary_server())))
+                backends.append(Postgres(url or stack.enter_context(temporary_server("dbos-bench-pg-")).url()))
         yield backends
-
-
-@contextmanager
-def _temporary_server() -> Iterator[str]:
-    from dbos.embedded_postgres import start
-
-    directory = Path(tempfile.mkdtemp(prefix="dbos-bench-pg-"))
-    directory.chmod(0o755)  # as root the server runs under another user, who has to get in
-    try:
-        server = start(directory / "server")
-        try:
-            yield server.url()
-        finally:
-            server.stop()
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 # ------------------------------------------------------------------------------------------ children

@@ -1,7 +1,7 @@
 """Databases for tests: one Postgres server per test session, and new empty databases on both backends.
 
 Use it as a pytest plugin (`pytest_plugins = ["tests.databases"]`) or import what you need. The server is
-started when it is first asked for, in a temporary directory, and stopped when the session ends.
+started when it is first asked for, in a temporary directory, and stopped when the session ends, even if that is killed.
 DBOS_TEST_POSTGRES_URL names another server to use instead; its role must be allowed to create databases.
 """
 
@@ -10,9 +10,8 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -20,7 +19,8 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from dbos import embedded_postgres
+from dbos.embedded_postgres import EmbeddedPostgres
+from dbos.temporary import temporary_server
 
 _numbers = itertools.count(1)
 _created: list[str] = []
@@ -28,20 +28,12 @@ _removals: list[Callable[[], None]] = []
 
 
 @cache
-def embedded_server() -> embedded_postgres.EmbeddedPostgres:
+def embedded_server() -> EmbeddedPostgres:
     """The embedded server of this session, for tests that stop and restart it."""
-    directory = Path(tempfile.mkdtemp(prefix="dbos-test-postgres-"))
-    # When the tests run as root, the server runs as another user, who has to get in.
-    directory.chmod(0o755)
-    server = embedded_postgres.start(directory / "server")
-
-    def remove() -> None:
-        server.stop()
-        shutil.rmtree(directory, ignore_errors=True)
-
-    _removals.append(remove)
-    atexit.register(remove)
-    return server
+    stack = ExitStack()
+    _removals.append(stack.close)
+    atexit.register(stack.close)
+    return stack.enter_context(temporary_server("dbos-test-postgres-"))
 
 
 @cache

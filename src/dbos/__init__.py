@@ -48,6 +48,8 @@ Where things are. Imports run downwards only.
         |
     records  types  error  config  serialization      import nothing above them
 
+    embedded_postgres   a Postgres server for tests and demos;  temporary: one that goes with its process
+
 Start reading at api/decorators.step, then engine/steps, engine/journal, storage/database.
 The names below are public. Everything else may change.
 """

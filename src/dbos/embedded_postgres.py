@@ -51,16 +51,31 @@ def start(directory: str | os.PathLike[str], *, port: int | None = None) -> Embe
     account = _unprivileged_account(home, binaries)
     if not (home / "data" / "PG_VERSION").exists():
         _initialize(home, binaries, account, _free_port() if port is None else port)
-    server = EmbeddedPostgres(
+    server = _made(home, binaries, account)
+    if not server.running():
+        server._start()
+    return server
+
+
+def stop(directory: str | os.PathLike[str]) -> None:
+    """Cut off the server in a directory, whoever has started it, as a crash would. Nothing when none is running."""
+    home = Path(directory).resolve()
+    if (home / "data" / "postmaster.pid").exists():
+        binaries = _find_binaries()
+        server = _made(home, binaries, _unprivileged_account(home, binaries))
+        if server.running():
+            server._control("stop", "-m", "immediate", "-w", "-t", str(START_SECONDS))
+
+
+def _made(home: Path, binaries: Path, account: dict[str, Any]) -> EmbeddedPostgres:
+    """The server that was made in the directory."""
+    return EmbeddedPostgres(
         directory=home,
         port=int((home / "port").read_text()),
         password=(home / "password").read_text().strip(),
         _binaries=binaries,
         _account=account,
     )
-    if not server.running():
-        server._start()
-    return server
 
 
 @dataclass(frozen=True, repr=False)

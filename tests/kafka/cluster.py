@@ -16,8 +16,8 @@ _HEARTBEAT_INTERVAL_MS = 100
 
 # Members of groups join, are told their partitions and leave by heartbeats (KIP-848): at once, and whoever misses his
 # session just joins again. With the other protocol the mock brokers wait for further members of a group that is not
-# new, for the session less a second, and a process that stands still meanwhile hangs: a member whose session ends before
-# its JoinGroup was answered is forgotten together with the request, and no answer ever comes.
+# new, for the session less a second, and a process that stands still meanwhile hangs: if a member's session ends before
+# its JoinGroup was answered, it is forgotten together with the request, and no answer ever comes.
 CONSUMER_PROTOCOL = {"group.protocol": "consumer"}
 # So here that wait is a millisecond.
 CLASSIC_PROTOCOL = {"group.protocol": "classic", "session.timeout.ms": 1001, "heartbeat.interval.ms": 100}
@@ -29,8 +29,8 @@ class MockCluster:
     Made with librdkafka's C functions, since only these let a group be complete at once, where a cluster made by the
     producer option `test.mock.num.brokers` waits three seconds for further members, and make the broker fail.
 
-    `session_timeout_ms` is how long a member that is silent keeps its partitions, with the consumer protocol; by default
-    longer than any machine stands still.
+    `session_timeout_ms` is how long a silent member keeps its partitions, with the consumer protocol; by default longer
+    than any machine stands still.
     """
 
     def __init__(self, session_timeout_ms: int = 60_000) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from dbos import embedded_postgres
 from dbos.embedded_postgres import EmbeddedPostgres
+from dbos.temporary import temporary_server
 from tests.databases import fresh_postgres_url, fresh_sqlite_url, path_of
 from tests.kills.processes import PATIENCE_SECONDS, Observer, SideLog, Worker
 
@@ -26,13 +24,8 @@ PROGRESS = 100
 @pytest.fixture
 def own_server() -> Iterator[EmbeddedPostgres]:
     """A Postgres server that nobody else minds being cut off."""
-    directory = Path(tempfile.mkdtemp(prefix="dbos-test-outage-"))
-    # When the tests run as root, the server runs as another user, who has to get in.
-    directory.chmod(0o755)
-    server = embedded_postgres.start(directory / "server")
-    yield server
-    server.stop()
-    shutil.rmtree(directory, ignore_errors=True)
+    with temporary_server("dbos-test-outage-") as server:
+        yield server
 
 
 class Load:
