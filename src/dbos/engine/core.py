@@ -142,6 +142,9 @@ class Core:
     def note_freed(self, queue_names: Iterable[str] | None) -> None:
         """Another process gave up places in these queues; None: in any."""
 
+    def note_promoted(self) -> None:
+        """Another version may be the latest."""
+
     def note_changed(self) -> None:
         """Something was committed, nobody says what: by others on SQLite, or by a call whose answer was lost."""
 

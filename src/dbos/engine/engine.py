@@ -81,6 +81,7 @@ class Engine(Core):
         self._executions: dict[str, Execution] = {}
         self._ended = threading.Condition(self._lock)
         self._latest: tuple[int, bool] = (0, True)
+        self._promotions = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- life
@@ -242,6 +243,11 @@ class Engine(Core):
 
     def note_freed(self, queue_names: Iterable[str] | None) -> None:
         self.dispatcher.note_freed_elsewhere(queue_names)
+
+    def note_promoted(self) -> None:
+        self._promotions += 1
+        self._latest = (0, True)
+        self.dispatcher.look_now()
 
     def note_changed(self) -> None:
         self.dispatcher.look_now()
@@ -425,7 +431,10 @@ class Engine(Core):
         asked_at_ms, answer = self._latest
         if now_ms - asked_at_ms < LATEST_VERSION_MS:
             return answer
+        promotions = self._promotions
         versions = self.store.list_versions(self.settings.name, 1)
         answer = not versions or versions[0]["version_name"] == self.application_version
-        self._latest = (now_ms, answer)
+        if promotions == self._promotions:
+            # Otherwise the answer may be from before a promotion.
+            self._latest = (now_ms, answer)
         return answer
