@@ -29,7 +29,10 @@ _removals: list[Callable[[], None]] = []
 
 @cache
 def embedded_server() -> EmbeddedPostgres:
-    """The embedded server of this session, for tests that stop and restart it."""
+    """The embedded server of this session, for tests that stop and restart it.
+
+    It has default, durable settings; with `fsync = off` the tests take as long.
+    """
     stack = ExitStack()
     _removals.append(stack.close)
     atexit.register(stack.close)
