@@ -27,6 +27,7 @@ from .dispatcher import Dispatcher
 from .errors import EngineStopped, ExecutionInterrupted
 from .execution import STEP_WINDOW, Execution, public_error
 from .kafka import Consumers
+from .mailbox import Mailbox
 from .plans import Commit, Plan
 from .registry import Registry, WorkflowInfo
 from .scheduler import Scheduler
@@ -94,7 +95,7 @@ class Engine(Core):
             self.process, self.new_token = process, tokens_of(process)
         self.loops.adopt_running()
         self.journal.start()
-        self.signals.on_register = self.watcher.wake
+        self.signals.on_register = self.watcher.note_waiter
         self.recover()
         for service in self.services:
             service.start()
@@ -192,8 +193,20 @@ class Engine(Core):
             was_running = self._executions.pop(execution.owner_token + execution.workflow_id, None)
             if not self._executions:
                 self._ended.notify_all()
+            if execution.mailboxes is not None:
+                for mailbox in execution.mailboxes.values():
+                    if mailbox.listens:
+                        mailbox.listens = False
+                        self.signals.unlisten(mailbox.key)
         if was_running is not None and execution.queue_name is not None:
             self.dispatcher.note_ended(execution.queue_name, execution.partition_key)
+
+    def open_mailbox(self, execution: Execution, mailbox: Mailbox) -> None:
+        """Where every message is announced, let the mailbox hear of those that come while the execution runs."""
+        if self.store.hears_messages:
+            with self._lock:
+                if execution.owner_token + execution.workflow_id in self._executions:
+                    mailbox.listens = self.signals.listen(mailbox, mailbox.key)
 
     def running(self) -> list[Execution]:
         with self._lock:
@@ -296,14 +309,12 @@ class Engine(Core):
         task.add_done_callback(self._tasks.discard)
 
     def _execute(self, execution: Execution, target: Target, identity: Identity | None) -> None:
-        try:
-            value = self.drivers.drive(self._background_plan(execution, target, identity))
-        except BaseException as error:
-            self._settle(execution, None, error)
-            if not isinstance(error, (Exception, EngineStopped, ExecutionInterrupted)):
+        def end(value: Any, error: BaseException | None) -> None:
+            self._settle(execution, value, error)
+            if error is not None and not isinstance(error, (Exception, EngineStopped, ExecutionInterrupted)):
                 logger.warning("Workflow %s was ended by %r and stays PENDING", execution.workflow_id, error)
-        else:
-            self._settle(execution, value, None)
+
+        self.drivers.drive_in_background(self._background_plan(execution, target, identity), end)
 
     async def _execute_async(self, execution: Execution, target: Target, identity: Identity | None) -> None:
         try:
