@@ -140,6 +140,7 @@ def test_arguments_without_meaning_are_refused(app: type[DBOS], database_url: st
             DBOSClient(system_database_url=database_url, **arguments)
 
 
+@pytest.mark.empty_database
 def test_a_lazy_client_connects_at_its_first_call(database_url: str, config: dict[str, Any]) -> None:
     """04 section 7.1: `lazy`."""
     with DBOSClient(system_database_url=database_url, lazy=True) as client:

@@ -201,7 +201,8 @@ async def test_a_reader_of_a_quiet_agent_hears_that_the_server_is_there(
         kinds.append("nothing" if happened is None else happened[1]["kind"])
         if kinds[-2:] == ["nothing", "nothing"] and "token" in kinds:
             await decide(client, "one", True)
-    assert kinds[-1] == "phase"
+    # Between its last words and its end an agent may be quiet too.
+    assert [kind for kind in kinds if kind != "nothing"][-1] == "phase"
     assert kinds.count("plan") == 1
 
 

@@ -26,7 +26,8 @@ Call = Callable[[SqlStore, StepCompleted], Any]
 CALLS: dict[str, Call] = {
     "cancel": lambda store, step: store.cancel_workflows(["w"], 1, step),
     "resume": lambda store, step: store.resume_workflows(["w"], None, 1, step),
-    "delay": lambda store, step: store.set_workflow_delay("w", 5, 1, step),
+    # So long that the application, which looks once per second, does not end it meanwhile.
+    "delay": lambda store, step: store.set_workflow_delay("w", 2**52, 1, step),
     "fork": lambda store, step: store.fork_workflow(Fork("f", "w", 2, "token", None), 1, step),
     "rewind": lambda store, step: store.rewind_workflow(Rewind("w", 1, "token"), 1, step),
     "delete": lambda store, step: store.delete_workflows(["w"], step),

@@ -61,6 +61,9 @@ def fill(store: SqlStore) -> None:
 
 
 def analyze(opened: Opened) -> None:
+    if opened.store.backend == "postgres":
+        # What earlier tests have left behind in this table and its indexes would count too.
+        opened.read("VACUUM FULL workflow_status")
     opened.read("ANALYZE")
 
 
