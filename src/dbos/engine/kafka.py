@@ -8,8 +8,10 @@ workflow at a time per key, and by creation times that grow from message to mess
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -207,7 +209,13 @@ class Consumer:
             return
         self._thread.join(timeout_seconds)
         if self._thread.is_alive():
-            logger.warning("The Kafka consumer of %r did not stop within %g s", self._spec.name, timeout_seconds)
+            frame = sys._current_frames().get(self._thread.ident or 0)
+            logger.warning(
+                "The Kafka consumer of %r did not stop within %g s. It is at:\n%s",
+                self._spec.name,
+                timeout_seconds,
+                "".join(traceback.format_stack(frame, limit=-4)) if frame is not None else "its end",
+            )
 
     def _close(self) -> None:
         client, self._client = self._client, None
