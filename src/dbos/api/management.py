@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..engine import management
 from ..engine.context import current_context, current_execution, take_assigned_id
@@ -17,10 +17,7 @@ from ..ids import new_id
 from ..records import StepCompleted
 from . import requests
 from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync
-from .runtime import blocking, current_engine, engine_here, run, run_async, twin
-
-if TYPE_CHECKING:
-    from ..engine.engine import Engine
+from .runtime import blocking, engine_for_async, engine_here, run, run_async, twin
 
 
 def _cancel_workflows(
@@ -259,7 +256,7 @@ class ManagementCalls:
         workflow_ids: list[str], *, queue_name: str | None = None, shard_key: str | None = None
     ) -> list[WorkflowHandleAsync[Any]]:
         """As `resume_workflows`, from async code."""
-        engine = _engine_for_async()
+        engine = engine_for_async()
         await run_async(engine, _resume_workflows(workflow_ids, queue_name, shard_key))
         return [AsyncHandle(workflow_id, exists=True) for workflow_id in workflow_ids]
 
@@ -347,7 +344,7 @@ class ManagementCalls:
         shard_key: str | None = None,
     ) -> WorkflowHandleAsync[Any]:
         """As `fork_workflow`, from async code."""
-        engine = _engine_for_async()
+        engine = engine_for_async()
         plan = _fork(
             workflow_id,
             start_step,
@@ -407,12 +404,7 @@ class ManagementCalls:
         shard_key: str | None = None,
     ) -> WorkflowHandleAsync[Any]:
         """As `rewind_workflow`, from async code."""
-        engine = _engine_for_async()
+        engine = engine_for_async()
         plan = _rewind(workflow_id, start_step, application_version, queue_name, queue_partition_key, shard_key)
         await run_async(engine, plan)
         return AsyncHandle(workflow_id, exists=True)
-
-
-def _engine_for_async() -> Engine:
-    execution = current_execution()
-    return execution.engine if execution is not None else current_engine("Executor")
