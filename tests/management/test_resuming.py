@@ -11,7 +11,7 @@ from dbos.api.runtime import state
 from dbos.error import DBOSAwaitedWorkflowCancelledError, DBOSNonExistentWorkflowError
 from tests.helpers import Gate, relaunch, rows, status_row, step_names, wait_until
 
-from .rows_of import STATUSES, add_workflow
+from .rows_of import LATER_MS, STATUSES, add_workflow
 from .sides import Side, done
 from .test_cancelling import FINISHED, all_rows
 from .test_forking import declare, executed, run
@@ -30,7 +30,7 @@ def test_a_resume_changes_all_that_have_not_finished(
         ids = [f"{side} {status}" for status in STATUSES]
         for workflow_id, status in zip(ids, STATUSES):
             place = None if status in ("CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED") else "nowhere"
-            given = dict.fromkeys(("started_at_epoch_ms", "completed_at", "workflow_deadline_epoch_ms"), 6)
+            given = dict.fromkeys(("started_at_epoch_ms", "completed_at", "workflow_deadline_epoch_ms"), LATER_MS)
             given |= {"priority": 3, "workflow_timeout_ms": 5000, "recovery_attempts": 50}
             texts = {"owner_xid": "own", "deduplication_id": workflow_id, "queue_partition_key": "p"}
             add_workflow(database_url, workflow_id, status, queue_name=place, **given, **texts)
