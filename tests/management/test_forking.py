@@ -14,9 +14,7 @@ from dbos import (
     SetWorkflowID,
     SetWorkflowTimeout,
 )
-from dbos.api.runtime import state
 from dbos.error import DBOSException, DBOSNonExistentWorkflowError, DBOSWorkflowIDInUseError
-from dbos.types import Fork
 from tests.helpers import Gate, relaunch, replay, rows, status_row, step_names, step_rows, wait_until
 
 from .rows_of import add_events, add_message, add_stream, events, history, messages, remains, stream
@@ -230,18 +228,6 @@ def test_a_fork_meets_what_a_workflow_of_its_id_has_left_behind(app: type[DBOS],
     DBOS.delete_workflow("v")
     with SetWorkflowID("v"):
         assert DBOS.fork_workflow("w", 3).get_result() == "xaxbxc"
-
-
-def test_a_fork_whose_answer_was_lost_finds_itself(app: type[DBOS], database_url: str) -> None:
-    """05 R57 in ours: a fork is repeated like everything else."""
-    run(declare(), "w", "x")
-    assert state.instance is not None
-    assert state.instance.engine is not None
-    store = state.instance.engine.store
-    DBOS.register_queue("held", global_concurrency=0)
-    fork = Fork("f", "w", 3, "token", "test-app", queue_name="held")
-    assert store.fork_workflow(fork, 1) is store.fork_workflow(fork, 1)
-    assert len(step_rows(database_url, "f")) == 2
 
 
 def test_a_fork_runs_on_the_version_it_names_or_the_latest(app: type[DBOS], config: Config, database_url: str) -> None:

@@ -28,7 +28,7 @@ CALLS: dict[str, Call] = {
     "resume": lambda store, step: store.resume_workflows(["w"], None, 1, step),
     "delay": lambda store, step: store.set_workflow_delay("w", 5, 1, step),
     "fork": lambda store, step: store.fork_workflow(Fork("f", "w", 2, "token", None), 1, step),
-    "rewind": lambda store, step: store.rewind_workflow(Rewind("w", 1, "token"), 1, step),
+    "rewind": lambda store, step: store.rewind_workflow(Rewind("w", 1), 1, step),
     "delete": lambda store, step: store.delete_workflows(["w"], step),
     "attributes": lambda store, step: store.update_attributes("w", '{"a": 1}', 1, step, merge=False),
 }

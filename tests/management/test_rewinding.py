@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
-from dbos.api.runtime import state
 from dbos.error import DBOSException, DBOSNonExistentWorkflowError
-from dbos.records import Verdict
-from dbos.types import Rewind
 from tests.helpers import Gate, relaunch, replay, rows, status_row, step_names, step_rows
 
 from .rows_of import (
@@ -207,22 +204,6 @@ def test_a_cancelled_rewound_workflow_does_not_remember_its_queue(app: type[DBOS
     DBOS.cancel_workflow("w")
     DBOS.resume_workflow("w")
     assert status_row(database_url, "w")["queue_name"] == "held"
-
-
-def test_a_rewind_whose_answer_was_lost_is_not_done_twice(app: type[DBOS], database_url: str) -> None:
-    """05 R57 in ours: also when the workflow has run and ended meanwhile."""
-    run(declare(), "w", "x")
-    assert state.instance is not None
-    assert state.instance.engine is not None
-    store = state.instance.engine.store
-    rewind = Rewind("w", 2, "0197-token")
-    assert store.rewind_workflow(rewind, 1) is Verdict.APPLIED
-    assert store.rewind_workflow(rewind, 1) is Verdict.APPLIED
-    state.instance.engine.note_changed()
-    assert DBOS.retrieve_workflow("w").get_result() == "xaxbxc"
-    steps = step_rows(database_url, "w")
-    assert store.rewind_workflow(rewind, 1) is Verdict.APPLIED
-    assert (step_rows(database_url, "w"), status_row(database_url, "w")["status"]) == (steps, "SUCCESS")
 
 
 def test_in_workflow_code_a_rewind_is_one_step(app: type[DBOS], config: Config, database_url: str) -> None:

@@ -202,7 +202,6 @@ def _rewind(
     wanted = requests.rewind_request(
         workflow_id,
         start_step,
-        token=new_id(),
         application_version=application_version,
         queue_name=queue_name,
         queue_partition_key=queue_partition_key,

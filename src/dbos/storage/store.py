@@ -14,7 +14,7 @@ Three kinds of trouble leave a store, and they call for different reactions:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from ..error import DBOSException
 from ..records import Answer, Bounce, Enqueue, MessagesSent, Record, ScheduledRun, StepCompleted, Verdict
@@ -35,6 +35,9 @@ from ..types import (
     WorkflowOutcome,
 )
 from .rows import WorkflowRow
+
+if TYPE_CHECKING:
+    from .once import Once
 
 # Whose rows follow when an application is renamed.
 RenamedTable = Literal["workflows", "steps"]
@@ -352,8 +355,8 @@ class Store(Protocol):
 
     # The following change workflows from outside. In workflow code the change and the `step` of the call are written in
     # one transaction, if the token of the step still owns its workflow; the verdict is that of the step, and nothing is
-    # written unless it is APPLIED. Repeating a call after StoreUnavailable finds its step; what is done without one may
-    # be done twice, unless it says otherwise.
+    # written unless it is APPLIED. Repeating a call after StoreUnavailable finds its step; without one it has to come
+    # with the same `once`, or it may be done twice. What an earlier try did is APPLIED, whatever has happened since.
 
     def cancel_workflows(
         self,
@@ -361,6 +364,7 @@ class Store(Protocol):
         now_ms: int,
         step: StepCompleted | None = None,
         *,
+        once: Once | None = None,
         with_children: bool = False,
     ) -> Verdict:
         """Cancel those that have neither succeeded nor failed; unknown ids are ignored.
@@ -370,7 +374,13 @@ class Store(Protocol):
         ...
 
     def resume_workflows(
-        self, workflow_ids: Sequence[str], queue_name: str | None, now_ms: int, step: StepCompleted | None = None
+        self,
+        workflow_ids: Sequence[str],
+        queue_name: str | None,
+        now_ms: int,
+        step: StepCompleted | None = None,
+        *,
+        once: Once | None = None,
     ) -> Resumed:
         """Put those that have neither succeeded nor failed on a queue.
 
@@ -380,7 +390,12 @@ class Store(Protocol):
         ...
 
     def delete_workflows(
-        self, workflow_ids: Sequence[str], step: StepCompleted | None = None, *, with_children: bool = False
+        self,
+        workflow_ids: Sequence[str],
+        step: StepCompleted | None = None,
+        *,
+        once: Once | None = None,
+        with_children: bool = False,
     ) -> list[str] | Verdict:
         """Remove everything of the workflows, with children also of all descendants; unknown ids are ignored.
 
@@ -389,27 +404,44 @@ class Store(Protocol):
         ...
 
     def set_workflow_delay(
-        self, workflow_id: str, delay_until_ms: int, now_ms: int, step: StepCompleted | None = None
+        self,
+        workflow_id: str,
+        delay_until_ms: int,
+        now_ms: int,
+        step: StepCompleted | None = None,
+        *,
+        once: Once | None = None,
     ) -> Verdict:
         """Move the due time of a workflow, if it is delayed."""
         ...
 
-    def fork_workflow(self, fork: Fork, now_ms: int, step: StepCompleted | None = None) -> Verdict:
-        """Make a fork, of what its source is at one moment. Repeating it finds the fork by its token.
+    def fork_workflow(
+        self, fork: Fork, now_ms: int, step: StepCompleted | None = None, *, once: Once | None = None
+    ) -> Verdict:
+        """Make a fork, of what its source is at one moment.
 
         Raises DBOSNonExistentWorkflowError when there is no source, DBOSWorkflowIDInUseError when the id is in use.
         """
         ...
 
-    def rewind_workflow(self, rewind: Rewind, now_ms: int, step: StepCompleted | None = None) -> Verdict:
-        """Take back what a workflow that has ended did from a step on, and enqueue it. Repeating it finds the token.
+    def rewind_workflow(
+        self, rewind: Rewind, now_ms: int, step: StepCompleted | None = None, *, once: Once | None = None
+    ) -> Verdict:
+        """Take back what a workflow that has ended did from a step on, and enqueue it.
 
         Raises DBOSNonExistentWorkflowError when there is none, DBOSException when it has not ended.
         """
         ...
 
     def update_attributes(
-        self, workflow_id: str, attributes: str | None, now_ms: int, step: StepCompleted | None = None, *, merge: bool
+        self,
+        workflow_id: str,
+        attributes: str | None,
+        now_ms: int,
+        step: StepCompleted | None = None,
+        *,
+        once: Once | None = None,
+        merge: bool,
     ) -> Verdict:
         """Replace the attributes, a JSON text, or with `merge` those of the same names; unknown ids are ignored."""
         ...

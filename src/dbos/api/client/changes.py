@@ -217,7 +217,6 @@ def _rewinding(
     wanted = requests.rewind_request(
         workflow_id,
         start_step,
-        token=new_id(),
         application_version=application_version,
         queue_name=queue_name,
         queue_partition_key=queue_partition_key,
