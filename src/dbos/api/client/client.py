@@ -9,9 +9,9 @@ from ...client_config import check_application_name, client_settings
 from ...error import DBOSException
 from ...serialization import Serializer
 from .applications import ApplicationMethods
-from .changes import ChangeMethods
 from .communication import CommunicationMethods
 from .enqueueing import EnqueueMethods
+from .management import ManagementMethods
 from .queues import QueueMethods
 from .schedules import ScheduleMethods
 from .session import Session, in_fresh_thread, warn_on_loop
@@ -33,7 +33,7 @@ DEFAULT_SERIALIZER: Serializer = cast(Any, _DefaultSerializer())
 
 class DBOSClient(
     WorkflowMethods,
-    ChangeMethods,
+    ManagementMethods,
     EnqueueMethods,
     CommunicationMethods,
     QueueMethods,

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from ...config import Settings
-from ...engine.context import Context, entered
+from ...engine.context import Context, Options, current_context, entered
 from ...engine.errors import EngineStopped
 from ...engine.plans import Plan
 from ...engine.running_loop import running_loop
@@ -118,17 +118,17 @@ class Session:
             except EngineStopped as stopped:
                 raise _destroyed() from stopped
 
-    def call(self, make: Callable[[Core], Plan[T]]) -> T:
-        """Make a plan and carry it out."""
+    def call(self, make: Callable[[Core], Plan[T]], *, takes_id: bool = False) -> T:
+        """Make a plan and carry it out; with `takes_id` the id of a `SetWorkflowID` block is there for it."""
         core = self.core
-        with entered(Context()):
+        with entered(_surroundings(takes_id)):
             plan = make(core)
         return self.run(plan)
 
-    async def call_async(self, make: Callable[[Core], Plan[T]]) -> T:
+    async def call_async(self, make: Callable[[Core], Plan[T]], *, takes_id: bool = False) -> T:
         """As `call`, on the running event loop."""
         core = await self.open_async()
-        with entered(Context()):
+        with entered(_surroundings(takes_id)):
             try:
                 return await core.run_async(make(core))
             except EngineStopped as stopped:
@@ -141,6 +141,14 @@ class Session:
             return await core.loops.in_thread(function)
         except EngineStopped as stopped:
             raise _destroyed() from stopped
+
+
+def _surroundings(takes_id: bool) -> Context:
+    """Empty, but for the one thing around a client's call that some calls take (04 R504)."""
+    context = current_context()
+    if context is None or not takes_id:
+        return Context()
+    return Context(options=Options(assigned_id=context.options.assigned_id))
 
 
 async def in_fresh_thread(function: Callable[[], T]) -> T:
@@ -170,7 +178,7 @@ def blocking(
             warn_on_loop(name)
         return self._session.call(lambda core: operation(core, *args, **kwargs))
 
-    _describe(call, name, operation)
+    describe(call, name, operation)
     return call
 
 
@@ -182,11 +190,11 @@ def twin(
     async def call(self: HasSession, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._session.call_async(lambda core: operation(core, *args, **kwargs))
 
-    _describe(call, f"{name}_async", operation)
+    describe(call, f"{name}_async", operation)
     return call
 
 
-def _describe(call: Any, name: str, operation: Callable[..., Any]) -> None:
+def describe(call: Any, name: str, operation: Callable[..., Any]) -> None:
     functools.update_wrapper(call, operation, assigned=("__module__",))
     call.__name__ = name
     call.__qualname__ = f"DBOSClient.{name}"
