@@ -80,6 +80,18 @@ def engine_for_async() -> Engine:
     return execution.engine if execution is not None else current_engine("Executor")
 
 
+async def in_fresh_thread(function: Callable[[], T]) -> T:
+    """Run a blocking function off the loop, where there are no threads of ours, or none any more."""
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    thread = ThreadPoolExecutor(1, thread_name_prefix="dbos-aside")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, function)
+    finally:
+        thread.shutdown(wait=False)
+
+
 class Host(Protocol):
     """Where the calls of an object run: in the application of this process, or through a client."""
 

@@ -6,12 +6,10 @@ execution, no identity and no options around them.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from ...config import Settings
@@ -21,7 +19,7 @@ from ...engine.plans import Plan
 from ...engine.running_loop import running_loop
 from ...error import DBOSException
 from ...logs import logger
-from ..runtime import signature_without_core
+from ..runtime import in_fresh_thread, signature_without_core
 
 if TYPE_CHECKING:
     from ...engine.core import Core
@@ -149,15 +147,6 @@ def _surroundings(takes_id: bool) -> Context:
     if context is None or not takes_id:
         return Context()
     return Context(options=Options(assigned_id=context.options.assigned_id))
-
-
-async def in_fresh_thread(function: Callable[[], T]) -> T:
-    """Run a blocking function off the loop, while there are no threads of the client's own."""
-    thread = ThreadPoolExecutor(1, thread_name_prefix="dbos-client")
-    try:
-        return await asyncio.get_running_loop().run_in_executor(thread, function)
-    finally:
-        thread.shutdown(wait=False)
 
 
 def _destroyed() -> DBOSException:
