@@ -21,6 +21,11 @@ from .sides import Side
 
 Call = Callable[[Side], Any]
 
+CREATE_SCHEDULE = (
+    "INSERT INTO workflow_schedules (schedule_id, schedule_name, workflow_name, schedule, status, context) "
+    "VALUES ('id', 'nightly', 'f', '0 0 1 1 *', 'ACTIVE', '')"
+)
+
 # How to make each change, from which status, and what somebody else does before it is tried again. Done once more, the
 # change would undo that, or would be refused.
 CHANGES: dict[str, tuple[str, Call, tuple[str, ...]]] = {
@@ -80,6 +85,16 @@ CHANGES: dict[str, tuple[str, Call, tuple[str, ...]]] = {
             "DELETE FROM workflow_status WHERE forked_from = 'w'",
         ),
     ),
+    "pause of a schedule": (
+        "SUCCESS",
+        lambda side: side.pause_schedule("nightly"),
+        ("UPDATE workflow_schedules SET status = 'ACTIVE'",),
+    ),
+    "deletion of a schedule": (
+        "SUCCESS",
+        lambda side: side.delete_schedule("nightly"),
+        (CREATE_SCHEDULE,),
+    ),
     "delete": (
         "SUCCESS",
         lambda side: side.delete_workflow("w"),
@@ -89,7 +104,7 @@ CHANGES: dict[str, tuple[str, Call, tuple[str, ...]]] = {
 
 
 def contents(database_url: str) -> list[Any]:
-    tables = ("workflow_status", "workflow_input", "operation_outputs", "workflow_events")
+    tables = ("workflow_status", "workflow_input", "operation_outputs", "workflow_events", "workflow_schedules")
     return [rows(database_url, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
 
 
@@ -142,9 +157,10 @@ class Losing:
 
 
 def prepare(database_url: str, status: str) -> None:
-    for table in ("events", "events_history", "input", "status"):
+    for table in ("events", "events_history", "input", "status", "schedules"):
         rows(database_url, f"DELETE FROM workflow_{table}")
     rows(database_url, "DELETE FROM operation_outputs")
+    rows(database_url, CREATE_SCHEDULE)
     add_workflow(database_url, "w", status)
     add_workflow(database_url, "child", "DELAYED", parent_workflow_id="w")
     add_events(database_url, "w", (1, "k", "v"))

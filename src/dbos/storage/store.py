@@ -329,12 +329,16 @@ class Store(Protocol):
         """The schedules of these applications and those nobody owns, by name; all schedules for None."""
         ...
 
-    def delete_schedule(self, name: str, step: StepCompleted | None) -> Verdict:
-        """Remove a schedule if there is one; its runs stay. `step` as for `create_schedule`."""
+    def delete_schedule(self, name: str, step: StepCompleted | None, *, once: Once | None = None) -> Verdict:
+        """Remove a schedule if there is one; its runs stay. `step` as for `create_schedule`; without one a repeated
+        call has to come with the same `once`.
+        """
         ...
 
-    def set_schedule_status(self, name: str, status: str, step: StepCompleted | None) -> Verdict:
-        """Pause or resume a schedule if there is one. `step` as for `create_schedule`."""
+    def set_schedule_status(
+        self, name: str, status: str, step: StepCompleted | None, *, once: Once | None = None
+    ) -> Verdict:
+        """Pause or resume a schedule if there is one. `step` and `once` as for `delete_schedule`."""
         ...
 
     def fire_schedules(self, runs: Sequence[ScheduledRun], now_ms: int) -> None:
