@@ -20,6 +20,7 @@ from dbos.engine.context import Context
 from dbos.engine.engine import Engine
 from dbos.engine.registry import Registry
 from dbos.records import EFFECT_TYPES, Answer, Record, StepCompleted, Verdict, WorkflowStarted
+from dbos.storage.once import Once
 
 from .database import STREAM_OF_STEPS, SimulatedDatabase
 from .faults import Faults
@@ -108,6 +109,8 @@ class World:
         self.living: set[str] = set()
         # Workflows handed back because their process was gone, while another one ran.
         self.taken_over = 0
+        # Changes from outside that were made.
+        self.done: list[Once] = []
         self.points: list[str] = []
         self.violations: list[str] = []
         self._version = first_version
