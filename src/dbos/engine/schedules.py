@@ -34,7 +34,9 @@ def create_plan(engine: Core, make: Callable[[], Plan[Schedule]]) -> Plan[None]:
 
 def delete_plan(engine: Core, name: str) -> Plan[None]:
     def delete(step: StepCompleted | None) -> Plan[Verdict]:
+        known: Schedule | None = yield Read(lambda store: store.find_schedule(name))
         verdict: Verdict = yield Read(lambda store: store.delete_schedule(name, step))
+        _warn_of_other_owner(engine, known, verdict, "deleted")
         return verdict
 
     yield from _changing(engine, "DBOS.deleteSchedule", delete)
@@ -42,10 +44,21 @@ def delete_plan(engine: Core, name: str) -> Plan[None]:
 
 def set_status_plan(engine: Core, name: str, status: str) -> Plan[None]:
     def change(step: StepCompleted | None) -> Plan[Verdict]:
+        known: Schedule | None = yield Read(lambda store: store.find_schedule(name))
         verdict: Verdict = yield Read(lambda store: store.set_schedule_status(name, status, step))
+        _warn_of_other_owner(engine, known, verdict, "paused" if status == "PAUSED" else "resumed")
         return verdict
 
     yield from _changing(engine, "DBOS.pauseSchedule" if status == "PAUSED" else "DBOS.resumeSchedule", change)
+
+
+def _warn_of_other_owner(engine: Core, known: Schedule | None, verdict: Verdict, what: str) -> None:
+    """Any process may change any schedule (03 section 10.1). It shall not happen unnoticed."""
+    own, owner = engine.application_name, None if known is None else known.application_name
+    if known is not None and verdict is Verdict.APPLIED and own is not None and owner not in (None, own):
+        logger.warning(
+            "Schedule %r, which application %r has %s, belongs to application %r", known.name, own, what, owner
+        )
 
 
 def _changing(engine: Core, step_name: str, change: Callable[[StepCompleted | None], Plan[Verdict]]) -> Plan[None]:

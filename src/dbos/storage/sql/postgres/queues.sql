@@ -132,7 +132,9 @@ WITH clock AS MATERIALIZED (
 -- waiting first over all. $15 partition concurrency, $16 partition worker concurrency, $17 what runs here of each
 -- partition (a JSON object), $18 and $19 partition rate limit and its period in ms. The keys are found by going from
 -- one to the next in the index. What runs is counted once for all of them: by partition, the planner would go through
--- all that runs anywhere for each.
+-- all that runs anywhere for each. A partition that runs one at a time, on a queue with no other shared limit, does so over
+-- all applications. The heads are chosen first and locked then: one that somebody else has locked is passed over in this
+-- claim, and never replaced by the one behind it.
 WITH RECURSIVE clock AS MATERIALIZED (
   SELECT (EXTRACT(epoch FROM clock_timestamp()) * 1000.0)::int8 AS ms
 ),
@@ -151,10 +153,11 @@ WITH RECURSIVE clock AS MATERIALIZED (
   FROM (
     SELECT queue_partition_key AS key, count(*) AS n FROM {schema}.workflow_status
     WHERE queue_name = $1::text AND status = 'PENDING' AND queue_partition_key IS NOT NULL
-      AND (application_name = $6::text OR application_name IS NULL)
+      AND (application_name = $6::text OR application_name IS NULL
+           OR ($15::int8 = 1 AND $10::int8 IS NULL AND $11::int8 IS NULL AND $18::int8 IS NULL))
     GROUP BY queue_partition_key
   ) AS counted
-), candidates AS MATERIALIZED (
+), heads AS MATERIALIZED (
   SELECT head.workflow_uuid, head.version
   FROM keys
   CROSS JOIN LATERAL (
@@ -181,6 +184,14 @@ WITH RECURSIVE clock AS MATERIALIZED (
   WHERE keys.key IS NOT NULL
   ORDER BY head.priority, head.created_at, head.workflow_uuid
   LIMIT (SELECT GREATEST(n, 0) FROM room)
+), candidates AS MATERIALIZED (
+  SELECT heads.workflow_uuid, heads.version
+  FROM heads
+  CROSS JOIN LATERAL (
+    SELECT FROM {schema}.workflow_status
+    WHERE workflow_uuid = heads.workflow_uuid AND status = 'ENQUEUED'
+    FOR UPDATE SKIP LOCKED
+  ) AS locked
 )
 -- include: parts/claim.sql
 

@@ -125,7 +125,8 @@ WITH clock (ms) AS (
 -- The same for a partitioned queue, all partitions in one statement: of each up to what its limits leave, the longest
 -- waiting first over all. ?15 partition concurrency, ?16 partition worker concurrency, ?17 what runs here of each
 -- partition (a JSON object), ?18 and ?19 partition rate limit and its period in ms. The keys are found by going from
--- one to the next in the index.
+-- one to the next in the index. A partition that runs one at a time, on a queue with no other shared limit, does so over all
+-- applications.
 WITH RECURSIVE clock (ms) AS (
   SELECT ?20
 ),
@@ -150,7 +151,8 @@ WITH RECURSIVE clock (ms) AS (
       SELECT count(*) FROM workflow_status
       WHERE queue_name = ?1 AND status = 'PENDING' AND status IN ('ENQUEUED', 'PENDING')
         AND queue_partition_key = keys.key AND queue_partition_key IS NOT NULL
-        AND (application_name = ?6 OR application_name IS NULL)) END,
+        AND (application_name = ?6 OR application_name IS NULL
+             OR (?15 = 1 AND ?10 IS NULL AND ?11 IS NULL AND ?18 IS NULL))) END,
     CASE WHEN ?16 IS NULL THEN ?8 ELSE
       ?16 - COALESCE((SELECT running.n FROM running WHERE running.key = keys.key), 0) END,
     CASE WHEN ?18 IS NULL THEN ?8 ELSE ?18 - (
