@@ -1,4 +1,4 @@
-"""The loop that serves all queues, and the jobs beside it: in trouble, when idle, at the end (03 sections 6.2, 6.9, 7)."""
+"""The loop that serves all queues and the jobs beside it: trouble, idleness, the end (03 sections 6.2, 6.9 and 7)."""
 
 from __future__ import annotations
 
