@@ -111,7 +111,13 @@ def backfill_plan(engine: Core, name: str, start: datetime, end: datetime) -> Pl
     context = read_context(engine, schedule)
     ids: list[str] = []
     runs: list[ScheduledRun] = []
-    for tick in Ticks(schedule.cron, schedule.timezone).between(start, end):
+    ticks = Ticks(schedule.cron, schedule.timezone)
+    if start < end and ticks.after(start) is None:
+        raise DBOSException(
+            f"Schedule {name!r} has nothing to make up for: its cron expression {schedule.cron!r} matches no time in "
+            f"the 50 years after {start.isoformat()}"
+        )
+    for tick in ticks.between(start, end):
         runs.append(make_run(engine, schedule, context, tick, None))
         ids.append(run_id(schedule, tick))
         if len(runs) == RUNS_AT_ONCE:
