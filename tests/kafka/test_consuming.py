@@ -81,7 +81,7 @@ def inputs_cannot_be_written(database_url: str) -> Iterator[None]:
 def test_a_consumer_declared_before_launch_starts_at_launch(
     unlaunched: type[DBOS], cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R166."""
+    """03 R166."""
     received = declare(kafka, [topic])
     cluster.produce(topic, [b"one"], key=b"k", headers={"a": b"1"}, timestamp=1234)
     assert consumer_threads() == []
@@ -95,7 +95,7 @@ def test_a_consumer_declared_before_launch_starts_at_launch(
 def test_a_consumer_declared_after_launch_starts_at_once(
     app: type[DBOS], cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R166."""
+    """03 R166."""
     cluster.produce(topic, [b"one"])
     received = declare(kafka, [topic])
     assert received.wait_for(1) == [b"one"]
@@ -104,7 +104,7 @@ def test_a_consumer_declared_after_launch_starts_at_once(
 def test_consumers_stop_at_destroy_and_are_back_after_every_launch(
     unlaunched: type[DBOS], config: Config, cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R166; section 15, 19: also those declared before the first launch."""
+    """03 R166; section 15, 19: also those declared before the first launch."""
     received = declare(kafka, [topic])
     DBOS.launch()
     cluster.produce(topic, [b"one"])
@@ -172,7 +172,7 @@ def test_the_row_of_a_message(
     queue_name: str,
     key: str | None,
 ) -> None:
-    """R163, R167, R168, R175."""
+    """03 R163, R167, R168, R175."""
     group = kafka["group.id"]
     received = declare(kafka, [topic], ordering=ordering)
     cluster.produce(topic, [b"skipped", b"one"], partition=2)
@@ -194,7 +194,7 @@ def test_the_row_of_a_message(
 
 
 def test_each_group_gets_every_message(unlaunched: type[DBOS], cluster: MockCluster, topic: str, kafka: Config) -> None:
-    """R167."""
+    """03 R167."""
     first = declare(kafka, [topic], "first")
     second = declare({**kafka, "group.id": kafka["group.id"] + "-2"}, [topic], "second")
     DBOS.launch()
@@ -208,7 +208,7 @@ def test_each_group_gets_every_message(unlaunched: type[DBOS], cluster: MockClus
 def test_a_queue_of_your_own_limits_the_workflows(
     unlaunched: type[DBOS], database_url: str, cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R163: it may be unknown, and be registered later."""
+    """03 R163: it may be unknown, and be registered later."""
     received = declare(kafka, [topic], queue_name="mine")
     cluster.produce(topic, [b"one"])
     DBOS.launch()
@@ -222,7 +222,7 @@ def test_a_queue_of_your_own_limits_the_workflows(
 def test_a_partitioned_queue_is_refused_at_launch_and_at_the_declaration(
     config: Config, topic: str, kafka: Config
 ) -> None:
-    """R163."""
+    """03 R163."""
     DBOS(config=config)  # type: ignore[arg-type]
     DBOS.launch()
     DBOS.register_queue("parts", partition_concurrency=1)
@@ -241,7 +241,7 @@ def test_a_partitioned_queue_is_refused_at_launch_and_at_the_declaration(
 def test_the_own_queues_are_served_whatever_the_process_listens_to(
     unlaunched: type[DBOS], database_url: str, cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R164; a custom queue has to be named."""
+    """03 R164; a custom queue has to be named."""
     received = declare(kafka, [topic])
     ordered = declare({**kafka, "group.id": kafka["group.id"] + "-2"}, [topic], "ordered", ordering="topic")
     custom = declare({**kafka, "group.id": kafka["group.id"] + "-3"}, [topic], "custom", queue_name="mine")
@@ -259,7 +259,7 @@ def test_the_own_queues_are_served_whatever_the_process_listens_to(
 def test_the_own_queues_exist_only_where_a_consumer_needs_them(
     unlaunched: type[DBOS], config: Config, topic: str, kafka: Config, ordering: Any
 ) -> None:
-    """R3, R164, and section 2.5: they have no row; the interval is the configured one."""
+    """03 R3, R164, and section 2.5: they have no row; the interval is the configured one."""
     DBOS.destroy()
     DBOS(config=config | {"kafka_queue_polling_interval_sec": 0.25})  # type: ignore[arg-type]
     declare(kafka, [topic], ordering=ordering)
@@ -282,7 +282,7 @@ def test_the_own_queues_exist_only_where_a_consumer_needs_them(
 def test_a_redelivered_message_is_skipped(
     unlaunched: type[DBOS], config: Config, database_url: str, cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R167, R169."""
+    """03 R167, R169."""
     # Means "off" to the client library, but is not recognised (R165): nothing is ever committed.
     received = declare({**kafka, "enable.auto.commit": "f"}, [topic])
     cluster.produce(topic, numbered(5))
@@ -302,7 +302,7 @@ def test_a_redelivered_message_is_skipped(
 def test_the_offset_is_committed_only_after_the_workflows_are(
     unlaunched: type[DBOS], config: Config, database_url: str, cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R169, R170: a batch that could not be enqueued before the shutdown comes again."""
+    """03 R169, R170: a batch that could not be enqueued before the shutdown comes again."""
     received = declare(kafka, [topic], batch_size=2)
     DBOS.launch()
     cluster.produce(topic, [b"first"])
@@ -334,7 +334,7 @@ def test_a_batch_that_fails_is_tried_again_until_it_succeeds(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """R170."""
+    """03 R170."""
     monkeypatch.setattr(consumers, "FIRST_WAIT_SECONDS", 0.05)
     received = declare(kafka, [topic])
     DBOS.launch()
@@ -371,7 +371,7 @@ def test_a_message_that_cannot_be_stored_is_logged_counted_and_passed_over(
     dbos_log: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """R171; section 15, 19."""
+    """03 R171; section 15, 19."""
     DBOS(config=config | {"serializer": Picky()})  # type: ignore[arg-type]
     received = declare(kafka, [topic])
     DBOS.launch()
@@ -395,7 +395,7 @@ def test_an_outage_of_the_broker_is_reported_and_survived(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """R165: error_cb is called for every error, and what it raises is contained. Section 15, 19: one line per kind."""
+    """03 R165: error_cb is called for every error, what it raises is contained. Section 15, 19: a line per kind."""
     own = MockCluster()
     own.create_topic(topic)
     errors: list[Any] = []
@@ -431,7 +431,7 @@ def test_error_events_among_the_messages_are_logged(
     dbos_log: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """R172."""
+    """03 R172."""
     received = declare(kafka, [topic, f"{topic}-missing"])
     DBOS.launch()
     cluster.produce(topic, [b"one"])
@@ -447,7 +447,7 @@ def test_offsets_that_cannot_be_stored_only_warn(
     dbos_log: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """R172: as when the partition was given to another member meanwhile."""
+    """03 R172: as when the partition was given to another member meanwhile."""
 
     class Message:
         def topic(self) -> str:
@@ -472,7 +472,7 @@ def test_offsets_that_cannot_be_stored_only_warn(
 def test_repeated_errors_are_logged_once_in_a_while_with_their_number(
     dbos_log: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Section 15, 19."""
+    """03 section 15, 19."""
     now = 100.0
     errors = RepeatedErrors("broker", lambda: now)
     for _ in range(50):
@@ -501,7 +501,7 @@ def test_a_consumer_that_breaks_is_made_anew(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """R172: what another callback raises comes out of the client."""
+    """03 R172: what another callback raises comes out of the client."""
     monkeypatch.setattr(consumers, "FIRST_WAIT_SECONDS", 0.05)
     broken = threading.Event()
 
@@ -526,7 +526,7 @@ def test_a_consumer_that_breaks_is_made_anew(
 def test_creation_times_grow_within_a_key(
     unlaunched: type[DBOS], config: Config, database_url: str, cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R173: also from one process to the next."""
+    """03 R173: also from one process to the next."""
     gate = Gate()
 
     @DBOS.kafka_consumer(kafka, [topic], ordering="partition")
@@ -563,7 +563,7 @@ def test_creation_times_grow_within_a_key(
 def test_rows_without_a_key_share_the_time_of_their_batch(
     unlaunched: type[DBOS], database_url: str, cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R173."""
+    """03 R173."""
     received = declare(kafka, [topic], batch_size=1000)
     cluster.produce(topic, numbered(300))
     DBOS.launch()
@@ -577,7 +577,7 @@ def test_rows_without_a_key_share_the_time_of_their_batch(
 def test_messages_of_a_key_run_one_at_a_time_in_order(
     unlaunched: type[DBOS], database_url: str, cluster: MockCluster, topic: str, kafka: Config, ordering: Any
 ) -> None:
-    """R174: a failed message does not stop the next one; keys are independent of each other."""
+    """03 R174: a failed message does not stop the next one; keys are independent of each other."""
     lock = threading.Lock()
     running: dict[int, int] = {}
     seen: dict[int, list[Any]] = {0: [], 1: []}
@@ -618,7 +618,7 @@ def test_messages_of_a_key_run_one_at_a_time_in_order(
 def test_many_messages_are_enqueued_in_batches(
     unlaunched: type[DBOS], database_url: str, cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R169: and what is ambient at the declaration does not reach their workflows."""
+    """03 R169: and what is ambient at the declaration does not reach their workflows."""
     with SetEnqueueOptions(priority=5, deduplication_id="d"):
         received = declare(kafka, [topic])
         cluster.produce(topic, numbered(2_000))

@@ -97,6 +97,7 @@ def test_a_partition_key_missing_or_without_effect(app: type[DBOS], log: pytest.
 def test_a_replay_and_the_librarys_own_queues_give_no_warning(
     app: type[DBOS], config: Config, log: pytest.LogCaptureFixture
 ) -> None:
+    """03 R2: the library's own queues may be named."""
     echo = declare_echo()
 
     @DBOS.workflow()
