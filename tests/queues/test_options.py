@@ -16,7 +16,7 @@ from dbos import (
     SetWorkflowID,
     SetWorkflowTimeout,
 )
-from dbos.error import DBOSException, DBOSQueueDeduplicatedError
+from dbos.error import DBOSConflictingWorkflowError, DBOSException, DBOSQueueDeduplicatedError
 from tests.helpers import make_pending, relaunch, replay, rows, status_row, step_names, wait_for_status
 from tests.schedules.recording import the_engine
 
@@ -354,3 +354,48 @@ def test_rewinding_gives_the_deduplication_id_back_and_forks_get_none(app: type[
     DBOS.rewind_workflow(handle.workflow_id, queue_name=NOWHERE)
     row = status_row(database_url, handle.workflow_id)
     assert (row["status"], row["deduplication_id"]) == ("ENQUEUED", None)
+
+
+def test_async_and_configured_workflows_are_enqueued_from_sync_code(app: type[DBOS]) -> None:
+    """03 R28."""
+
+    @DBOS.workflow()
+    async def doubled(value: int) -> int:
+        await asyncio.sleep(0)
+        return value * 2
+
+    @DBOS.step()
+    async def tripled(value: int) -> int:
+        return value * 3
+
+    DBOS.register_queue("mail")
+    assert DBOS.enqueue_workflow("mail", doubled, 2).get_result() == 4
+    assert DBOS.enqueue_workflow("mail", tripled, 2).get_result() == 6
+
+
+@pytest.mark.parametrize(
+    ("other", "accepted"),
+    [
+        ({}, True),
+        ({"queue_name": "elsewhere", "priority": 3, "app_version": "v9"}, True),
+        ({"workflow_name": "other"}, False),
+        ({"class_name": "Other"}, False),
+        ({"class_name": None}, False),
+        ({"instance_name": "south"}, False),
+        ({"instance_name": None}, False),
+    ],
+    ids=repr,
+)
+def test_an_id_in_use_belongs_to_a_name_a_class_and_an_instance(
+    app: type[DBOS], database_url: str, other: Any, accepted: bool
+) -> None:
+    """03 R47, R48: what differs otherwise is dropped, and nothing is changed."""
+    first: EnqueueOptions = {**BY_NAME, "workflow_id": "w", "class_name": "Shop", "instance_name": "north"}
+    DBOS.enqueue_workflow_with_options(first, 1)
+    before = rows(database_url, "SELECT * FROM workflow_status, workflow_input")
+    if accepted:
+        assert DBOS.enqueue_workflow_with_options({**first, **other}, 2).workflow_id == "w"
+    else:
+        with pytest.raises(DBOSConflictingWorkflowError, match="w"):
+            DBOS.enqueue_workflow_with_options({**first, **other}, 2)
+    assert rows(database_url, "SELECT * FROM workflow_status, workflow_input") == before

@@ -170,3 +170,26 @@ def test_changing_or_deleting_a_queue_of_another_application_names_the_owner(
         "Queue 'foreign', which application 'test-app' has deleted, belongs to application 'other-app'",
     ]
     assert DBOS.list_queues(application_name="") == []
+
+
+@pytest.mark.parametrize("what", ["nothing", "waiting", "delayed", "ended"])
+def test_deleting_a_queue_on_which_something_waits_is_told(
+    app: type[DBOS], log: pytest.LogCaptureFixture, what: str
+) -> None:
+    """03 R16, section 14: it stays there, and nobody would notice."""
+    echo = declare_echo()
+    queue = DBOS.register_queue("mail", global_concurrency=0)
+    other = DBOS.register_queue("other", global_concurrency=0)
+    other.enqueue(echo)
+    if what == "delayed":
+        with SetEnqueueOptions(delay_seconds=3600):
+            queue.enqueue(echo)
+    elif what != "nothing":
+        handle = queue.enqueue(echo)
+        if what == "ended":
+            queue.set_global_concurrency(1)
+            handle.get_result()
+    DBOS.delete_queue("mail")
+    DBOS.delete_queue("mail")
+    told = [message for message in log.messages if "was deleted, and workflows wait on it" in message]
+    assert len(told) == (2 if what in ("waiting", "delayed") else 0)

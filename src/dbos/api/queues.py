@@ -130,6 +130,12 @@ def list_queues(host: Host, application_name: str | list[str] | None) -> list[Qu
 def delete(host: Host, name: str) -> None:
     check_text(name, "queue name")
     warn_of_other_owner(host, name, ask(host, lambda store: store.delete_queue(name)), "deleted")
+    if not name.startswith(RESERVED_PREFIX) and ask(host, lambda store: store.has_waiting(name)):
+        logger.warning(
+            "Queue %r was deleted, and workflows wait on it: they stay until a queue of that name is registered again. "
+            "resume_workflow(id, queue_name=...) moves one to another queue",
+            name,
+        )
     host.core.note_reconfigured()
 
 

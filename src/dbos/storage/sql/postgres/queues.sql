@@ -57,6 +57,11 @@ ORDER BY name;
 DELETE FROM {schema}.queues WHERE name = $1::text
 RETURNING application_name;
 
+-- name: has_waiting
+-- Whether something waits or is delayed on queue $1.
+SELECT EXISTS (SELECT FROM {schema}.workflow_status WHERE queue_name = $1::text AND status = 'ENQUEUED')
+    OR EXISTS (SELECT FROM {schema}.workflow_status WHERE status = 'DELAYED' AND queue_name = $1::text);
+
 -- name: find_holder
 -- Who holds deduplication id $2 of queue $1.
 SELECT workflow_uuid FROM {schema}.workflow_status WHERE queue_name = $1::text AND deduplication_id = $2::text;

@@ -57,6 +57,11 @@ ORDER BY name;
 DELETE FROM queues WHERE name = ?1
 RETURNING application_name;
 
+-- name: has_waiting
+-- Whether something waits or is delayed on queue ?1.
+SELECT EXISTS (SELECT 1 FROM workflow_status WHERE queue_name = ?1 AND status = 'ENQUEUED' AND status IN ('ENQUEUED', 'PENDING'))
+    OR EXISTS (SELECT 1 FROM workflow_status WHERE status = 'DELAYED' AND queue_name = ?1);
+
 -- name: find_holder
 -- Who holds deduplication id ?2 of queue ?1.
 SELECT workflow_uuid FROM workflow_status WHERE queue_name = ?1 AND deduplication_id = ?2;
