@@ -219,7 +219,7 @@ def test_arguments_that_cannot_be_read_end_the_workflow_and_others_run(app: type
 
 
 def test_work_without_a_version_waits_for_the_latest(app: type[DBOS], config: Config, database_url: str) -> None:
-    """03 R71: it is not for older versions."""
+    """03 R41, R71: it is not for older versions."""
     echo = declare_echo()
     DBOS.register_queue("mail")
     DBOS.destroy()

@@ -286,6 +286,22 @@ def test_a_claim_takes_only_what_this_application_and_version_may_run(store: Sql
     assert ids(claim(store, "t5", application_name="other-app")) == ["d-other application"]
 
 
+def test_what_has_no_version_is_claimed_by_the_latest_one_at_that_moment(store: SqlStore, read: Rows) -> None:
+    """03 R41, R71: also when the claimer has not heard yet that it is the latest no more."""
+    enqueue(store, read, "w", application_version=None)
+    for number, version in enumerate(("v1", "v2")):
+        store.register_version(version, "test-app", number)
+        store.promote_version(version, "test-app", 10**13 + number)
+    store.register_version("v9", "other-app", 2)
+    store.promote_version("v9", "other-app", 10**15)
+    assert ids(claim(store, "t1", is_latest=True)) == []
+    assert ids(claim(store, "t2", application_version="v2", is_latest=True)) == ["w"]
+    enqueue(store, read, "x", application_version=None)
+    store.promote_version("v1", "test-app", 10**14)
+    assert ids(claim(store, "t3", application_version="v2", is_latest=True)) == []
+    assert ids(claim(store, "t4", is_latest=True)) == ["x"]
+
+
 def test_a_timeout_becomes_a_deadline_when_the_workflow_is_claimed(store: SqlStore, read: Rows) -> None:
     """03 R92."""
     enqueue(store, read, "a-none")

@@ -106,7 +106,7 @@ RETURNING workflow_uuid;
 SELECT pg_advisory_xact_lock(hashtextextended('dbos.queue.' || $1::text, 0));
 
 -- Parameters of a claim: $1 queue, $2 now, $3 token of this claim, $4 executor, $5 version, $6 application, $7 whether
--- the version is the latest (takes rows without a version), $8 how many at most, $9 names of the functions that are
+-- the version is the latest, as far as the claimer knows (takes rows without a version), $8 how many at most, $9 names of the functions that are
 -- registered here (a JSON array; NULL is any), $10 global concurrency, $11 and $12 rate limit and its period in ms, $13 whether
 -- the queue has a rate limit of either kind, $14 when its configuration was last changed, as far as the claimer knows (NULL
 -- is a queue without a row).
@@ -122,7 +122,7 @@ WITH clock AS MATERIALIZED (
   SELECT workflow_uuid, ctid::text AS version FROM {schema}.workflow_status
   WHERE queue_name = $1::text AND status = 'ENQUEUED'
     AND (application_name = $6::text OR application_name IS NULL)
-    AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean))
+    AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean AND (SELECT is_mine FROM latest)))
     AND ($9::text IS NULL OR name = ANY (ARRAY(SELECT json_array_elements_text($9::json)))
          -- What this executor itself has recovered is claimed in any case, and reported if its function is missing.
          OR ($1::text = '_dbos_internal_queue' AND executor_id = $4::text))
@@ -181,7 +181,7 @@ WITH RECURSIVE clock AS MATERIALIZED (
     SELECT workflow_uuid, ctid::text AS version, priority, created_at FROM {schema}.workflow_status
     WHERE queue_name = $1::text AND status = 'ENQUEUED' AND queue_partition_key = keys.key
       AND (application_name = $6::text OR application_name IS NULL)
-      AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean))
+      AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean AND (SELECT is_mine FROM latest)))
       AND ($9::text IS NULL OR name = ANY (ARRAY(SELECT json_array_elements_text($9::json))))
     ORDER BY priority, created_at, workflow_uuid
     LIMIT GREATEST(partition_room.n, 0)
