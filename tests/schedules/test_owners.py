@@ -72,11 +72,12 @@ def test_changing_a_schedule_of_another_application_names_the_owner(
             DBOS.delete_schedule(name)
         return "changed"
 
+    DBOS.pause_schedule("foreign")
     with SetWorkflowID("w"):
         change()
     expected = [
         f"Schedule 'foreign', which application 'test-app' has {what}, belongs to application 'other-app'"
-        for what in ("paused", "resumed", "deleted")
+        for what in ("paused", "paused", "resumed", "deleted")
     ]
     assert [message for message in caplog.messages if "belongs to application" in message] == expected
     assert DBOS.list_schedules(application_name="") == []
