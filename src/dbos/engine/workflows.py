@@ -149,7 +149,7 @@ def execute_plan(execution: Execution, target: Target, identity: Identity | None
         return (yield from park_plan(execution))
     record = outcome_record(execution, value, failure)
     try:
-        answer = yield Commit(record)
+        answer = yield Commit(record, is_last=record.error is None)
     except StoreFailed as error:
         raise ExecutionInterrupted(error) from error
     except DBOSException as refused:
