@@ -172,7 +172,7 @@ def test_a_rewind_whose_answer_was_lost_is_not_done_twice(app: type[DBOS], datab
 
 
 def test_in_workflow_code_a_rewind_is_one_step(app: type[DBOS], config: Config, database_url: str) -> None:
-    """05 R67, R68: what is refused is recorded too."""
+    """05 R67, R68, 03 R106: what is refused is recorded too."""
     run(declare(), "w", "x")
 
     @DBOS.workflow()
