@@ -278,7 +278,7 @@ def test_delays_without_a_meaning_are_refused(app: type[DBOS], given: dict[str, 
 
 
 def test_a_replay_does_none_of_the_calls_again(app: type[DBOS], config: Config, database_url: str) -> None:
-    """05 R67, R68."""
+    """05 R67, R68, 03 R106."""
     run(declare(), "w", "x")
 
     @DBOS.workflow()
