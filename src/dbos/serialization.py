@@ -32,6 +32,8 @@ logger = logging.getLogger("dbos")
 
 PICKLE = "py_pickle"
 PORTABLE = "portable_json"
+# What SDKs in other languages store for themselves, by the name of the format; nobody else reads it.
+FORMATS_OF_OTHERS = {"js_superjson": "TypeScript", "DBOS_JSON": "Go", "java_jackson": "Java"}
 
 # Postgres refuses a field over 1 GiB and a message over 1 GiB, and a batch may carry several payloads at
 # once.
@@ -214,6 +216,9 @@ class Payloads:
                 f"Stored workflow arguments in format {name} must be a mapping with the keys "
                 f"{positional_key} and {named_key}, not {type(envelope).__name__}."
             )
+        if name == PORTABLE and "json" in envelope and envelope.keys() <= {"json", "meta"}:
+            # A row of the TypeScript SDK that was refused, and is executed once more: not a call without arguments.
+            raise TypeError("Stored workflow arguments are in the format js_superjson, not portable JSON.")
         # Writers in other languages may leave either part out.
         positional = envelope.get(positional_key)
         named = envelope.get(named_key)
@@ -336,6 +341,38 @@ def explain(error: Exception, what: str) -> Exception:
         "connections, lambdas or local classes, or configure a serializer that can store it."
     )
 
+
+def explain_unreadable(error: Exception, what: str, format_name: str | None, then: str = "") -> Exception:
+    """The same error with a text that says what could not be read and what to do.
+
+    Args:
+        error: What the serializer raised.
+        what: The value, as in "the output of workflow 7f3c".
+        format_name: The format it is stored in; None is the configured one.
+        then: What became of it, to go on with the sentence.
+
+    Returns:
+        An exception of the same class for the classes serializers usually raise; others unchanged, on Python 3.11 and
+        later with a note. Raise it `from error`.
+    """
+    text = f"{what[:1].upper()}{what[1:]} (format {format_name or 'configured'}) cannot be read{then}"
+    if isinstance(error, json.JSONDecodeError):
+        return json.JSONDecodeError(f"{text}: {error.msg}", "", 0)
+    if type(error) in _UNREADABLE:
+        advice = ". The stored value names a class or module that is not there any more: bring it back under that name"
+        return type(error)(f"{text}: {error}{advice if type(error) in _MISSING else ''}")
+    if hasattr(error, "add_note"):
+        error.add_note(text)
+    return error
+
+
+_MISSING = frozenset[type[Exception]]((AttributeError, ImportError, ModuleNotFoundError))
+# What serializers raise for a text that they cannot read, where a text makes another one of the same class.
+_UNREADABLE = (
+    _MISSING
+    | {TypeError, ValueError, KeyError, IndexError, EOFError, RecursionError, OverflowError}
+    | {pickle.UnpicklingError, binascii.Error}
+)
 
 _EXPLAINED = frozenset(
     {TypeError, AttributeError, ValueError, OverflowError, RecursionError, NotImplementedError, RuntimeError}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..records import EventSet, StepCompleted
-from ..serialization import WorkflowSerializationFormat
+from ..serialization import WorkflowSerializationFormat, explain_unreadable
 from ..types import StoredValue
 from .context import current_context, current_execution
 from .deadlines import LONGEST_WAIT_MS, deadline_row, in_ms, recorded_deadline
@@ -38,7 +37,7 @@ def get_event_plan(engine: Core, workflow_id: str, key: str, timeout_seconds: fl
     execution = current_execution()
     if execution is None:
         found = yield from wait_for_event(engine, workflow_id, key, timeout_seconds)
-        return None if found is None else engine.payloads.decode_value(*found)
+        return None if found is None else decode_event(engine, workflow_id, key, found)
     step_id, deadline_id = execution.draw(), execution.draw()
     record = yield from execution.find_recorded(step_id, GET_EVENT)
     deadline = yield from recorded_deadline(execution, deadline_id)
@@ -68,8 +67,9 @@ def get_event_plan(engine: Core, workflow_id: str, key: str, timeout_seconds: fl
         execution.check()
     step = step_row(execution, step_id, GET_EVENT, began_ms)
     # As it is stored, so that nothing gets lost on the way; but not before it can be read.
-    step.output, step.serialization = found or (engine.payloads.encode_value(None), engine.payloads.configured_name)
-    value = engine.payloads.decode_value(step.output, step.serialization)
+    stored = found or StoredValue(engine.payloads.encode_value(None), engine.payloads.configured_name)
+    value = decode_event(engine, workflow_id, key, stored)
+    step.output, step.serialization = stored
     step.completed_at_ms = engine.clock.now_ms()
     step.also = pending
     yield from record_step(execution, step)
@@ -107,5 +107,12 @@ def get_all_events_plan(engine: Core, workflow_id: str) -> Plan[dict[str, Any]]:
 def all_events(engine: Core, workflow_id: str) -> Plan[dict[str, Any]]:
     timeout_seconds = engine.settings.observability_query_timeout_seconds
     found: dict[str, StoredValue] = yield Read(lambda store: store.list_events(workflow_id, timeout_seconds))
-    decode: Callable[..., Any] = engine.payloads.decode_value
-    return {key: decode(*stored) for key, stored in found.items()}
+    return {key: decode_event(engine, workflow_id, key, stored) for key, stored in found.items()}
+
+
+def decode_event(engine: Core, workflow_id: str, key: str, stored: StoredValue) -> Any:
+    """The value of an event; an error that names it if it cannot be read."""
+    try:
+        return engine.payloads.decode_value(*stored)
+    except Exception as error:
+        raise explain_unreadable(error, f"event {key!r} of workflow {workflow_id}", stored[1]) from error

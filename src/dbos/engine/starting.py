@@ -35,7 +35,7 @@ from .execution import Execution
 from .operations import misuse, record_operation
 from .plans import Call, Commit, Plan
 from .registry import WorkflowInfo
-from .steps import record_step
+from .steps import record_step, recorded_error
 
 if TYPE_CHECKING:
     from .core import Core
@@ -153,7 +153,7 @@ def create_plan(
         recorded = yield from parent.find_recorded(step_id, name)
         if recorded is not None:
             if recorded.error is not None:
-                raise engine.payloads.decode_error(recorded.error, recorded.serialization)
+                raise recorded_error(parent, recorded)
             if recorded.child_workflow_id is None:
                 raise DBOSUnexpectedStepError(parent.workflow_id, step_id, name, recorded.name)
             return Created(recorded.child_workflow_id)

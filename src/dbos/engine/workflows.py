@@ -29,7 +29,7 @@ from ..records import (
     Verdict,
     WorkflowFinished,
 )
-from ..serialization import explain
+from ..serialization import explain, explain_unreadable
 from ..storage.store import StoreFailed
 from ..types import WorkflowOutcome
 from .context import Context, Identity, current_context, enter, leave
@@ -275,11 +275,20 @@ def await_completion(engine: Core, completion: Completion, waiting: Execution | 
 def deliver(engine: Core, outcome: WorkflowOutcome) -> Any:
     """The recorded value, or the recorded error raised."""
     if outcome.status == "SUCCESS":
-        return engine.payloads.decode_value(outcome.output, outcome.serialization)
+        try:
+            return engine.payloads.decode_value(outcome.output, outcome.serialization)
+        except Exception as error:
+            what = f"the output of workflow {outcome.workflow_id}"
+            raise explain_unreadable(error, what, outcome.serialization) from error
     if outcome.status == "ERROR":
         if outcome.error is None:
             raise DBOSException(f"Workflow {outcome.workflow_id} ended in ERROR, but its error is not stored any more")
-        raise engine.payloads.decode_error(outcome.error, outcome.serialization)
+        try:
+            failure = engine.payloads.decode_error(outcome.error, outcome.serialization)
+        except Exception as error:
+            what = f"the error of workflow {outcome.workflow_id}"
+            raise explain_unreadable(error, what, outcome.serialization) from error
+        raise failure
     if outcome.status == "CANCELLED":
         raise DBOSAwaitedWorkflowCancelledError(outcome.workflow_id)
     raise DBOSAwaitedWorkflowMaxRecoveryAttemptsExceeded(outcome.workflow_id)
