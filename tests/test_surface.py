@@ -55,6 +55,8 @@ OURS: dict[str, set[str]] = {
     "create_schedule": {"overlap", "catch_up"},
     "create_schedule_async": {"overlap", "catch_up"},
     "ScheduleInput": {"overlap", "catch_up"},
+    "get_event": {"default", "while_active"},
+    "get_event_async": {"default", "while_active"},
     "recv": {"default"},
     "recv_async": {"default"},
     "WorkflowSchedule": {"overlap", "catch_up", "problem"},
