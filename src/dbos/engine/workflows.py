@@ -126,7 +126,6 @@ def check_roles(info: Any, identity: Identity | None) -> None:
 
 def execute_plan(execution: Execution, target: Target, identity: Identity | None) -> Plan[Any]:
     """Run the body and record what came of it; park when the workflow belongs to somebody else by then."""
-    engine = execution.engine
     value: Any = None
     failure: Exception | None = None
     lost = False
@@ -147,7 +146,13 @@ def execute_plan(execution: Execution, target: Target, identity: Identity | None
         raise execution.stop_error
     if lost or execution.stop_error is not None:
         return (yield from park_plan(execution))
-    record = outcome_record(execution, value, failure)
+    output: str | None = None
+    if failure is None:
+        try:
+            output = encode_output(execution, value)
+        except Exception as error:
+            failure = error
+    record = outcome_record(execution, output, failure)
     try:
         answer = yield Commit(record)
     except StoreFailed as error:
@@ -161,35 +166,35 @@ def execute_plan(execution: Execution, target: Target, identity: Identity | None
         return (yield from park_plan(execution))
     if failure is not None:
         raise failure
-    if record.error is not None:
-        raise engine.payloads.decode_error(record.error, record.serialization)
     return value
 
 
-def outcome_record(execution: Execution, value: Any, failure: Exception | None) -> WorkflowFinished:
-    """SUCCESS with the value, or ERROR with the failure; a value that cannot be stored is a failure too."""
+def encode_output(execution: Execution, value: Any) -> str:
+    """The text of a result. One that cannot be stored raises, and is a failure of the workflow."""
     payloads = execution.engine.payloads
-    format_name = execution.serialization or payloads.configured_name
+    try:
+        return payloads.encode_value(value, execution.serialization or payloads.configured_name)
+    except Exception as error:
+        what = f"the result of workflow {execution.name!r} (id {execution.workflow_id}), a {type(value).__name__}"
+        raise explain(error, what) from error
+
+
+def outcome_record(execution: Execution, output: str | None, failure: Exception | None) -> WorkflowFinished:
+    """SUCCESS with the encoded value, or ERROR with the failure."""
+    payloads = execution.engine.payloads
     record = WorkflowFinished(
         execution.workflow_id,
         execution.owner_token,
         "SUCCESS",
-        None,
+        output,
         None,
         execution.serialization,
         execution.engine.dispatcher.shared_queue(execution.queue_name),
     )
-    if failure is None:
-        try:
-            record.output = payloads.encode_value(value, format_name)
-            return record
-        except Exception as error:
-            failure = explain(
-                error,
-                f"the result of workflow {execution.name!r} (id {execution.workflow_id}), a {type(value).__name__}",
-            )
-    record.status = "ERROR"
-    record.error, _ = payloads.encode_error_always(failure, format_name)
+    if failure is not None:
+        record.status = "ERROR"
+        format_name = execution.serialization or payloads.configured_name
+        record.error, _ = payloads.encode_error_always(failure, format_name)
     return record
 
 
