@@ -58,6 +58,7 @@ OURS: dict[str, set[str]] = {
     "ScheduleInput": {"overlap", "catch_up"},
     "get_event": {"default", "while_active"},
     "get_event_async": {"default", "while_active"},
+    "workflow": {"stored_result"},
     "recv": {"default"},
     "recv_async": {"default"},
     "WorkflowSchedule": {"overlap", "catch_up", "problem"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import pickle
@@ -135,6 +136,35 @@ def test_the_caller_gets_live_objects_and_everybody_else_the_decoded_form(app: t
     assert (stored.value.name, str(stored.value)) == ("AppError", "broken")
     error = DBOS.retrieve_workflow("bad").get_status().error
     assert isinstance(error, PortableWorkflowError)
+
+
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_the_first_caller_gets_the_decoded_form_too_if_so_wanted(app: type[DBOS], flavour: str) -> None:
+    """04 section 11, 26, and 12, 14: of values and errors, from calls and handles."""
+
+    def body(fail: bool) -> Any:
+        if fail:
+            raise AppError("broken")
+        return (1, datetime(2025, 1, 2, tzinfo=timezone.utc))
+
+    async def async_body(fail: bool) -> Any:
+        return body(fail)
+
+    decorate = DBOS.workflow(name="wf", serialization_type=PORTABLE, stored_result=True)
+    wf: Any = decorate(body) if flavour == "sync" else decorate(async_body)
+
+    def call(fail: bool) -> Any:
+        return wf(fail) if flavour == "sync" else asyncio.run(wf(fail))
+
+    stored = [1, "2025-01-02T00:00:00.000Z"]
+    with SetWorkflowID("good"):
+        assert call(False) == stored
+    assert DBOS.start_workflow(wf, False).get_result() == stored
+    assert DBOS.get_result("good") == stored
+    for attempt in (lambda: call(True), DBOS.start_workflow(wf, True).get_result):
+        with pytest.raises(PortableWorkflowError) as raised:
+            attempt()
+        assert (raised.value.name, raised.value.message) == ("AppError", "broken")
 
 
 def test_a_native_workflow_is_pickled_whatever_is_configured(json_app: Config, database_url: str) -> None:
