@@ -264,7 +264,7 @@ def test_a_hundred_at_once_share_commits_and_keep_their_order(
 def test_a_value_that_is_there_comes_at_once_and_is_recorded_with_its_deadline(
     app: type[DBOS], config: Config, database_url: str, flavour: str
 ) -> None:
-    """04 R210, R212: the current value, in the event's own format."""
+    """04 R210, R212, R404: the current value, in the event's own format."""
 
     @DBOS.workflow(serialization_type=WorkflowSerializationFormat.PORTABLE)
     def setter() -> None:

@@ -212,7 +212,7 @@ def test_a_recipient_that_does_not_exist_is_an_error(app: type[DBOS], config: Co
 
 
 def test_a_message_to_nobody_does_not_fail_its_neighbours(app: type[DBOS], database_url: str) -> None:
-    """Of many that are sent at the same time, and so are written together."""
+    """04 R1: Of many that are sent at the same time, and so are written together."""
 
     @DBOS.workflow()
     async def workflow() -> list[str]:
