@@ -217,7 +217,7 @@ class Payloads:
                 f"Stored workflow arguments in format {name} must be a mapping with the keys "
                 f"{positional_key} and {named_key}, not {type(envelope).__name__}."
             )
-        if name == PORTABLE and "json" in envelope and envelope.keys() <= {"json", "meta"}:
+        if name == PORTABLE and "json" in envelope and envelope.keys() <= {"json", "meta", "__dbos_serializer"}:
             # A row of the TypeScript SDK that was refused, and is executed once more: not a call without arguments.
             raise TypeError("Stored workflow arguments are in the format js_superjson, not portable JSON.")
         # Writers in other languages may leave either part out.

@@ -471,7 +471,7 @@ def test_a_row_without_inputs_ends_in_error(app: type[DBOS], config: Config, dat
 @pytest.mark.parametrize(
     ("format_name", "inputs", "language"),
     [
-        ("js_superjson", '{"json":[1],"meta":{"v":1}}', "TypeScript"),
+        ("js_superjson", '{"json":[1],"__dbos_serializer":"superjson"}', "TypeScript"),
         ("DBOS_JSON", "eyJhIjoxfQ==", "Go"),
         ("java_jackson", "[1]", "Java"),
     ],
