@@ -362,8 +362,9 @@ def explain_unreadable(error: Exception, what: str, format_name: str | None, the
     if type(error) in _UNREADABLE:
         advice = ". The stored value names a class or module that is not there any more: bring it back under that name"
         return type(error)(f"{text}: {error}{advice if type(error) in _MISSING else ''}")
-    if hasattr(error, "add_note"):
-        error.add_note(text)
+    add_note = getattr(error, "add_note", None)
+    if add_note is not None:
+        add_note(text)
     return error
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
+import random
 import sys
 from base64 import b64encode
 from collections.abc import Callable
@@ -119,6 +121,37 @@ def test_a_text_that_no_database_can_hold_is_refused_before_anything_is_written(
         assert workflow() == 12
     for table in ("notifications", "workflow_events", "streams", "operation_outputs"):
         assert rows(database_url, f"SELECT * FROM {table}") == []
+
+
+def test_a_key_too_long_for_an_index_is_an_error_of_its_call_alone(
+    app: type[DBOS], backend: str, database_url: str
+) -> None:
+    """04 section 12, 16: Postgres has a limit, which depends on how well the text compresses; its batch goes on."""
+    long = random.Random(0).randbytes(9000).hex()
+
+    @DBOS.workflow()
+    async def workflow() -> list[str]:
+        calls = []
+        for number in range(10):
+            text = long if number % 2 else f"k{number}"
+            calls += [
+                DBOS.set_event_async(text, number),
+                DBOS.write_stream_async(text, number),
+                DBOS.send_async("w", number, text),
+                DBOS.send_async("w", number, idempotency_key=f"{text}{number}"),
+            ]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        return [str(result) for result in results if isinstance(result, DBOSException)]
+
+    with SetWorkflowID("w"):
+        errors = DBOS.start_workflow(workflow).get_result()
+    stored = [len(rows(database_url, f"SELECT * FROM {t}")) for t in ("workflow_events", "streams", "notifications")]
+    if backend == "sqlite":
+        assert (errors, stored) == ([], [6, 10, 20])
+        return
+    assert len(errors) == 20
+    assert all("index row requires" in text and "Nothing of it was stored" in text for text in errors)
+    assert stored == [5, 5, 10]
 
 
 def test_values_with_every_character_come_back(app: type[DBOS]) -> None:

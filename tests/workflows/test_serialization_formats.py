@@ -479,7 +479,7 @@ def test_a_row_without_inputs_ends_in_error(app: type[DBOS], config: Config, dat
 def test_a_row_in_the_format_of_another_language_ends_in_an_error_for_everybody(
     app: type[DBOS], config: Config, database_url: str, format_name: str, inputs: str, language: str
 ) -> None:
-    """04 R630, section 12, 10: in portable JSON, which the row names from then on; what is left of it never runs."""
+    """04 R630, R703, section 12, 10: in portable JSON, which the row names from then on; it never runs."""
     leave_pending(
         database_url,
         f"UPDATE workflow_status SET serialization = '{format_name}'",
