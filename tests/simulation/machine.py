@@ -33,6 +33,9 @@ class SimulatedDrivers(Drivers):
     def drive(self, plan: Plan[Any]) -> Any:
         return super().drive(self._with_points(plan, is_async=False))
 
+    def drive_in_background(self, plan: Plan[Any], end: Any) -> None:
+        super().drive_in_background(self._with_points(plan, is_async=False), end)
+
     async def drive_async(self, plan: Plan[Any]) -> Any:
         return await super().drive_async(self._with_points(plan, is_async=True))
 
@@ -117,23 +120,27 @@ class SimulatedJournal(Journal):
             entry = Entry(record)
             self._settle([entry])
             return entry.result()
-        entry = self._append(record)
-        assert entry.future is not None
+        entry = Entry(record)
+        entry.future = self._process.loop.create_future()
+        self._hand_over(entry)
         self._process.block_on(entry.future)
         return entry.result()
 
     async def commit_async(self, record: Record) -> Answer:
-        entry = self._append(record)
-        assert entry.future is not None
+        entry = Entry(record)
+        entry.future = self._process.loop.create_future()
+        self._hand_over(entry)
         await entry.future
         return entry.result()
 
-    def _append(self, record: Record) -> Entry:
+    def commit_later(self, record: Record, then: Callable[[Entry], None]) -> None:
         entry = Entry(record)
-        entry.future = self._process.loop.create_future()
+        entry.then = then
+        self._hand_over(entry)
+
+    def _hand_over(self, entry: Entry) -> None:
         self._queue.append(entry)
         self._more.set()
-        return entry
 
     def _write(self) -> None:
         faults = self._process.world.faults
@@ -151,6 +158,9 @@ class SimulatedJournal(Journal):
         for entry in batch:
             if entry.future is not None:
                 resolve(entry.future)
+        for entry in batch:
+            if entry.then is not None:
+                entry.then(entry)
 
 
 class SimulatedWorkers(Workers):

@@ -8,15 +8,18 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..logs import logger
+from ..records import Verdict
 from ..storage.store import Store, StoreUnavailable, StoreUnreachable
 from .clock import Clock
 from .errors import EngineStopped
-from .journal import Journal, retry_pauses
+from .journal import Entry, Journal, retry_pauses
 from .plans import AttemptPreempted, AttemptTimedOut, Call, Commit, Effect, Pause, Plan, Read, Wait
 from .signals import Waiter
 from .workers import Loops, Workers
 
 T = TypeVar("T")
+# Told the result of a plan, or its error.
+Ending = Callable[[T | None, BaseException | None], None]
 
 
 class Drivers:
@@ -48,24 +51,71 @@ class Drivers:
 
     def drive(self, plan: Plan[T]) -> T:
         """Run a plan on this thread."""
-        send, throw = plan.send, plan.throw
         try:
-            effect = send(None)
+            effect = plan.send(None)
             while True:
-                try:
-                    if type(effect) is Call and not effect.is_async:
-                        answer = effect.function(*effect.args, **(effect.kwargs or {}))
-                    elif type(effect) is Commit:
-                        answer = self._journal.commit(effect.record)
-                    else:
-                        answer = self._perform(effect)
-                except BaseException as error:
-                    effect = throw(error)
-                else:
-                    effect = send(answer)
+                effect = self._go_on(plan, effect)
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+    def drive_in_background(self, plan: Plan[T], end: Ending[T]) -> None:
+        """Run a plan on this thread of the pool, which is free again while the last record is committed.
+
+        What remains then is done by the thread that commits for all, so it must not wait: anything but the expected
+        answer is left to another thread of the pool. `end` is told the result or the error.
+        """
+        try:
+            effect = plan.send(None)
+            while type(effect) is not Commit or not effect.is_last:
+                effect = self._go_on(plan, effect)
+        except StopIteration as stop:
+            end(stop.value, None)
+        except BaseException as error:
+            end(None, error)
+        else:
+            self._journal.commit_later(effect.record, lambda entry: self._conclude(plan, entry, end))
+
+    def _conclude(self, plan: Plan[T], entry: Entry, end: Ending[T]) -> None:
+        if entry.answer is Verdict.APPLIED:
+            self._finish(plan, lambda: plan.send(Verdict.APPLIED), end)
+            return
+
+        def resume() -> Effect:
+            try:
+                answer = entry.result()
+            except BaseException as error:
+                return plan.throw(error)
+            return plan.send(answer)
+
+        try:
+            self._workers.submit(lambda: self._finish(plan, resume, end))
+        except EngineStopped as stopped:
+            plan.close()
+            end(None, stopped)
+
+    def _finish(self, plan: Plan[T], resume: Callable[[], Effect], end: Ending[T]) -> None:
+        try:
+            effect = resume()
+            while True:
+                effect = self._go_on(plan, effect)
+        except StopIteration as stop:
+            end(stop.value, None)
+        except BaseException as error:
+            end(None, error)
+
+    def _go_on(self, plan: Plan[Any], effect: Effect) -> Effect:
+        """Perform an effect and give the plan the answer; the next effect."""
+        try:
+            if type(effect) is Call and not effect.is_async:
+                answer = effect.function(*effect.args, **(effect.kwargs or {}))
+            elif type(effect) is Commit:
+                answer = self._journal.commit(effect.record)
+            else:
+                answer = self._perform(effect)
+        except BaseException as error:
+            return plan.throw(error)
+        return plan.send(answer)
 
     def _perform(self, effect: Effect) -> Any:
         if isinstance(effect, Read):

@@ -293,14 +293,12 @@ class Engine(Core):
         task.add_done_callback(self._tasks.discard)
 
     def _execute(self, execution: Execution, target: Target, identity: Identity | None) -> None:
-        try:
-            value = self.drivers.drive(self._background_plan(execution, target, identity))
-        except BaseException as error:
-            self._settle(execution, None, error)
-            if not isinstance(error, (Exception, EngineStopped, ExecutionInterrupted)):
+        def end(value: Any, error: BaseException | None) -> None:
+            self._settle(execution, value, error)
+            if error is not None and not isinstance(error, (Exception, EngineStopped, ExecutionInterrupted)):
                 logger.warning("Workflow %s was ended by %r and stays PENDING", execution.workflow_id, error)
-        else:
-            self._settle(execution, value, None)
+
+        self.drivers.drive_in_background(self._background_plan(execution, target, identity), end)
 
     async def _execute_async(self, execution: Execution, target: Target, identity: Identity | None) -> None:
         try:

@@ -55,7 +55,7 @@ PRESSURE_REPORT_SECONDS = 10.0
 class Entry:
     """One record on its way, and who waits for it."""
 
-    __slots__ = ("answer", "error", "future", "gate", "record", "size")
+    __slots__ = ("answer", "error", "future", "gate", "record", "size", "then")
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -64,6 +64,7 @@ class Entry:
         self.error: BaseException | None = None
         self.gate: threading.Lock | None = None
         self.future: asyncio.Future[None] | None = None
+        self.then: Callable[[Entry], None] | None = None
 
     @property
     def settled(self) -> bool:
@@ -151,6 +152,7 @@ class Journal:
     def commit(self, record: Record) -> Answer:
         """Append a record and block until it is durable."""
         entry = Entry(record)
+        leads = False
         with self._lock:
             if self._closing.is_set():
                 raise EngineStopped()
@@ -158,26 +160,43 @@ class Journal:
             if beside:
                 self._beside = True
             else:
-                self._append(entry)
+                leads = self._append(entry)
+                if not leads:
+                    entry.gate = threading.Lock()
+                    entry.gate.acquire()
         if beside:
             self._commit_beside(entry)
-        elif entry.gate is None:
+        elif leads:
             self._lead(entry)
-        else:
+        elif entry.gate is not None:
             entry.gate.acquire()
         return entry.result()
 
-    def _append(self, entry: Entry) -> None:
-        """Put a record into the next batch; without a gate its caller leads."""
+    def commit_later(self, record: Record, then: Callable[[Entry], None]) -> None:
+        """Append a record and return; `then` is called with the settled entry, on the thread that commits.
+
+        That thread commits for others, so `then` must not wait for anything. To an idle journal it is this thread.
+        """
+        entry = Entry(record)
+        entry.then = then
+        with self._lock:
+            stopped = self._closing.is_set()
+            leads = not stopped and self._append(entry)
+        if stopped:
+            entry.error = EngineStopped()
+            self._wake([entry])
+        elif leads:
+            self._lead(entry)
+
+    def _append(self, entry: Entry) -> bool:
+        """Put a record into the next batch; whether its caller has to commit that."""
         if self._pending_bytes + entry.size > self._max_pending_bytes:
             self._wait_for_room(entry.size)
         self._pending.append(entry)
         self._pending_bytes += entry.size
-        if self._leading:
-            entry.gate = threading.Lock()
-            entry.gate.acquire()
-        else:
-            self._leading = True
+        leads = not self._leading
+        self._leading = True
+        return leads
 
     async def commit_async(self, record: Record) -> Answer:
         """Append a record and await its durability, without blocking the loop."""
@@ -355,6 +374,13 @@ class Journal:
             except RuntimeError:
                 # The loop has ended, and its tasks with it; their rows stay for recovery.
                 logger.debug("%d records were committed after their event loop had closed", len(futures))
+        # Last, since it takes longer.
+        for entry in entries:
+            if entry.then is not None:
+                try:
+                    entry.then(entry)
+                except Exception:
+                    logger.exception("What was to follow the commit of %s failed", entry.record)
 
 
 def _resolve(futures: Sequence[asyncio.Future[None]]) -> None:

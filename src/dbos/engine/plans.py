@@ -26,7 +26,11 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Commit:
+    """`is_last` tells that little is left to do after it: who runs the plan in the background need not stay for the
+    answer."""
+
     record: Record
+    is_last: bool = False
 
 
 @dataclass(slots=True)

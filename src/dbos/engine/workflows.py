@@ -154,7 +154,7 @@ def execute_plan(execution: Execution, target: Target, identity: Identity | None
             failure = error
     record = outcome_record(execution, output, failure)
     try:
-        answer = yield Commit(record)
+        answer = yield Commit(record, is_last=record.error is None)
     except StoreFailed as error:
         raise ExecutionInterrupted(error) from error
     except DBOSException as refused:
