@@ -22,6 +22,7 @@ from dbos import (
     WorkflowSerializationFormat,
 )
 from dbos.error import DBOSRecoveryError
+from dbos.storage.store import StoreRefused
 from tests.helpers import make_pending, relaunch, replay, rows, status_row, step_rows, wait_until
 from tests.samples import AppError
 
@@ -165,6 +166,31 @@ def test_the_first_caller_gets_the_decoded_form_too_if_so_wanted(app: type[DBOS]
         with pytest.raises(PortableWorkflowError) as raised:
             attempt()
         assert (raised.value.name, raised.value.message) == ("AppError", "broken")
+
+
+def test_a_stored_result_that_the_database_refuses_is_an_error_for_the_first_caller_too(
+    app: type[DBOS], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """04 section 12, 14: what is delivered is what was recorded in the end."""
+    engine = app(config=None).engine
+    assert engine is not None
+    commit = engine.store.commit
+
+    def refusing(records: Any) -> Any:
+        if any(getattr(record, "output", None) == '"too much"' for record in records):
+            raise StoreRefused("no room for it")
+        return commit(records)
+
+    monkeypatch.setattr(engine.store, "commit", refusing)
+
+    @DBOS.workflow(serialization_type=PORTABLE, stored_result=True)
+    def wf() -> str:
+        return "too much"
+
+    with SetWorkflowID("w"), pytest.raises(PortableWorkflowError, match="no room for it"):
+        wf()
+    with pytest.raises(PortableWorkflowError, match="no room for it"):
+        DBOS.start_workflow(wf).get_result()
 
 
 def test_a_native_workflow_is_pickled_whatever_is_configured(json_app: Config, database_url: str) -> None:

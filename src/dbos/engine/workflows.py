@@ -154,13 +154,15 @@ def execute_plan(execution: Execution, target: Target, identity: Identity | None
             failure = error
     record = outcome_record(execution, output, failure)
     try:
-        answer = yield Commit(record, is_last=record.error is None)
+        # What comes behind the last commit has no thread of its own, so nothing is decoded there.
+        answer = yield Commit(record, is_last=record.error is None and not target.info.stored_result)
     except StoreFailed as error:
         raise ExecutionInterrupted(error) from error
     except DBOSException as refused:
         # The database will not take this outcome; the refusal itself is the outcome then.
         failure = refused
-        answer = yield Commit(outcome_record(execution, None, failure))
+        record = outcome_record(execution, None, failure)
+        answer = yield Commit(record)
     if answer is not Verdict.APPLIED:
         execution.fenced()
         return (yield from park_plan(execution))
