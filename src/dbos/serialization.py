@@ -337,8 +337,8 @@ def explain(error: Exception, what: str) -> Exception:
     if type(error) not in _EXPLAINED:
         return error
     return type(error)(
-        f"{what[:1].upper()}{what[1:]} could not be stored: {error} Return or pass plain data (numbers, "
-        "text, lists, dictionaries, dataclasses defined at module level) instead of open files, locks, "
+        f"{what[:1].upper()}{what[1:]} could not be stored: {str(error).rstrip('.')}. Return or pass plain data "
+        "(numbers, text, lists, dictionaries, dataclasses defined at module level) instead of open files, locks, "
         "connections, lambdas or local classes, or configure a serializer that can store it."
     )
 

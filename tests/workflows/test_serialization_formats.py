@@ -253,6 +253,58 @@ def test_children_do_not_inherit_the_format(app: type[DBOS], database_url: str) 
     assert step_rows(database_url, "p")[1]["serialization"] == "py_pickle"
 
 
+def test_what_a_portable_workflow_records_is_in_the_format_of_its_kind(
+    app: type[DBOS], config: Config, database_url: str
+) -> None:
+    """04 section 6.3, R605, R126, R212, R320: of another's value, of none, of a list, of a stream, of a time."""
+
+    @DBOS.workflow(name="other")
+    def other() -> tuple[int]:
+        DBOS.set_event("k", (1,))
+        DBOS.set_event("p", [2], serialization_type=PORTABLE)
+        DBOS.write_stream("s", [3], serialization_type=PORTABLE)
+        return (4,)
+
+    @DBOS.workflow(name="portable", serialization_type=PORTABLE)
+    def portable() -> list[Any]:
+        DBOS.send("w", 5, serialization_type=NATIVE)
+        found: list[Any] = [DBOS.recv(), DBOS.recv(timeout_seconds=0)]
+        found += [DBOS.get_event("other", key, 0) for key in ("k", "p", "none")]
+        found += [DBOS.get_all_events("other")["k"], next(DBOS.read_stream("other", "s"))]
+        found += [DBOS.retrieve_workflow("other").get_result(), len(DBOS.list_workflows(workflow_ids=["other"]))]
+        DBOS.sleep(0.001)
+        return found
+
+    expected = [5, None, (1,), [2], None, (1,), [3], (4,), 1]
+    with SetWorkflowID("other"):
+        other()
+    with SetWorkflowID("w"):
+        assert portable() == expected
+    found = [(row["function_name"], row["serialization"]) for row in step_rows(database_url, "w")]
+    sleep = ("DBOS.sleep", "portable_json")
+    assert found == [
+        ("DBOS.send", None),
+        ("DBOS.recv", "py_pickle"),
+        sleep,
+        ("DBOS.recv", "py_pickle"),
+        sleep,
+        ("DBOS.getEvent", "py_pickle"),
+        sleep,
+        ("DBOS.getEvent", "portable_json"),
+        sleep,
+        ("DBOS.getEvent", "py_pickle"),
+        sleep,
+        ("DBOS.get_events", "py_pickle"),
+        ("DBOS.readStream", "py_pickle"),
+        ("DBOS.getStatus", "py_pickle"),
+        ("DBOS.getResult", "py_pickle"),
+        ("DBOS.listWorkflows", "py_pickle"),
+        sleep,
+    ]
+    # A replay delivers what was recorded; the result itself is portable.
+    assert replay(config, "w") == json.loads(json.dumps(expected))
+
+
 def test_a_portable_error_keeps_name_message_code_and_data(app: type[DBOS], database_url: str) -> None:
     """02 R227; recorded in a parent as the error it is."""
 
