@@ -458,3 +458,61 @@ def test_no_payload_is_logged(app: type[DBOS], database_url: str, caplog: pytest
     with pytest.raises(json.JSONDecodeError):
         handle.get_result()
     assert not any("secret" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("backend", ["postgres"])
+def test_where_every_message_is_announced_an_empty_mailbox_is_not_read_again(
+    app: type[DBOS], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """04 section 12.1: who plays back and forth does not ask the database whether anything has come meanwhile."""
+    store, looks = engine_of(app).store, list[str]()
+    find_messages = store.find_messages
+
+    def counted(workflow_id: str, topic: str, limit: int) -> Any:
+        looks.append(workflow_id)
+        return find_messages(workflow_id, topic, limit)
+
+    monkeypatch.setattr(store, "find_messages", counted)
+    # What looks for all of them once per second would make them look, too.
+    monkeypatch.setattr(store, "find_filled_mailboxes", lambda wanted: [])
+    wait_until(lambda: store.hears_messages)
+
+    @DBOS.workflow()
+    def pong(rounds: int) -> Any:
+        found = []
+        for _ in range(rounds):
+            found.append(DBOS.recv(timeout_seconds=60))
+            DBOS.send("ping", None)
+        # Who would give up looks first, whatever is known.
+        return [*found, DBOS.recv(timeout_seconds=0)]
+
+    @DBOS.workflow()
+    def ping(rounds: int) -> None:
+        for number in range(rounds):
+            DBOS.send("w", number)
+            DBOS.recv(timeout_seconds=60)
+
+    with SetWorkflowID("w"):
+        handle = DBOS.start_workflow(pong, 20)
+    wait_until(lambda: waiters(app) == 1)
+    with SetWorkflowID("ping"):
+        DBOS.start_workflow(ping, 20)
+    assert handle.get_result() == [*range(20), None]
+    assert looks.count("w") == 2
+    wait_until(lambda: not engine_of(app).signals._listeners)
+
+
+@pytest.mark.parametrize("backend", ["postgres"])
+def test_a_message_that_nobody_announced_is_found_in_a_mailbox_known_to_be_empty(
+    app: type[DBOS], database_url: str
+) -> None:
+    """04 R8: notifications may get lost; the look for all that wait finds it."""
+    wait_until(lambda: engine_of(app).store.hears_messages)
+    handle = start(declare(3))
+    wait_until(lambda: waiters(app) == 1)
+    DBOS.send("w", 1)
+    rows(database_url, "DROP TRIGGER dbos_notifications_trigger ON notifications")
+    insert(database_url, "2")
+    wait_until(lambda: len(step_rows(database_url, "w")) == 4)
+    insert(database_url, "3")
+    assert handle.get_result() == [1, 2, 3]

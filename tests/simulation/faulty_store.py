@@ -62,6 +62,8 @@ class FaultyStore:
         self._store = process.world.database.store
         self.backend = self._store.backend
         self.commits_in_parallel = self._store.commits_in_parallel
+        # Messages of other processes are looked for now and then, which stands for hearing of them.
+        self.hears_messages = True
 
     def commit(self, records: Sequence[Record]) -> list[Answer]:
         answers: list[Answer] = self._change("commit", lambda: self._commit(records))

@@ -69,7 +69,7 @@ class Core:
     def open(self) -> None:
         """Begin to commit, and to notice what other processes do."""
         self.journal.start()
-        self.signals.on_register = self.watcher.wake
+        self.signals.on_register = self.watcher.note_waiter
         for service in self.services:
             service.start()
 

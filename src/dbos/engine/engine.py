@@ -30,6 +30,7 @@ from .dispatcher import Dispatcher
 from .errors import EngineStopped, ExecutionInterrupted
 from .execution import STEP_WINDOW, Execution, public_error
 from .kafka import Consumers
+from .mailbox import Mailbox
 from .plans import Commit, Plan
 from .registry import Registry, WorkflowInfo
 from .scheduler import Scheduler
@@ -96,7 +97,7 @@ class Engine(Core):
             self.process, self.new_token = process, tokens_of(process)
         self.loops.adopt_running()
         self.journal.start()
-        self.signals.on_register = self.watcher.wake
+        self.signals.on_register = self.watcher.note_waiter
         self.recover()
         for service in self.services:
             service.start()
@@ -194,8 +195,20 @@ class Engine(Core):
             was_running = self._executions.pop(execution.owner_token + execution.workflow_id, None)
             if not self._executions:
                 self._ended.notify_all()
+            if execution.mailboxes is not None:
+                for mailbox in execution.mailboxes.values():
+                    if mailbox.listens:
+                        mailbox.listens = False
+                        self.signals.unlisten(mailbox.key)
         if was_running is not None and execution.queue_name is not None:
             self.dispatcher.note_ended(execution.queue_name, execution.partition_key)
+
+    def open_mailbox(self, execution: Execution, mailbox: Mailbox) -> None:
+        """Where every message is announced, let the mailbox hear of those that come while the execution runs."""
+        if self.store.hears_messages:
+            with self._lock:
+                if execution.owner_token + execution.workflow_id in self._executions:
+                    mailbox.listens = self.signals.listen(mailbox, mailbox.key)
 
     def running(self) -> list[Execution]:
         with self._lock:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
     from .engine import Engine
-    from .messages import Mailbox
+    from .mailbox import Mailbox
 
 # A replay loads its recorded steps in windows of this many step ids.
 STEP_WINDOW = 1000
@@ -119,7 +119,7 @@ class Execution:
         self.closed_streams: set[str] = set()
         self.reads_stream = False
         self.completion = Completion()
-        # By topic, once something is received (see `messages`).
+        # By topic, once something is received.
         self.mailboxes: dict[str, Mailbox] | None = None
 
     def __repr__(self) -> str:

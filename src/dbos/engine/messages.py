@@ -6,7 +6,7 @@ that received it, in one transaction.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from .deadlines import LONGEST_WAIT_MS, deadline_row, in_ms, recorded_deadline
 from .effects import encode_for, step_row
 from .errors import ExecutionInterrupted
 from .execution import Execution
+from .mailbox import Mailbox
 from .operations import decode, record_operation
 from .plans import Commit, Plan, Read, Wait
 from .signals import Key
@@ -35,52 +36,8 @@ RECV = "DBOS.recv"
 # What stands for no topic in the database.
 NO_TOPIC = "__null__topic__"
 
-# A mailbox has no index of what is still waiting, so every look reads all of it. A mailbox in which much is found is
-# read in windows that grow up to so many messages, or so many characters.
-LARGEST_WINDOW = 128
-WINDOW_CHARACTERS = 262_144
-
 # Who has waited so long records until when. A message that comes sooner is recorded together with the deadline.
 UNRECORDED_WAIT_MS = 10
-
-
-class Mailbox:
-    """What an execution has read of its mailbox for one topic and not received yet, oldest first."""
-
-    __slots__ = ("_taken", "_waiting", "window")
-
-    def __init__(self) -> None:
-        self.window = 1
-        self._waiting: deque[StoredMessage] = deque()
-        # Messages that a task of this execution is receiving.
-        self._taken: set[str] = set()
-
-    def take(self) -> StoredMessage | None:
-        """The oldest message, for one task alone until it gives the message back."""
-        try:
-            message = self._waiting.popleft()
-        except IndexError:
-            return None
-        self._taken.add(message.message_id)
-        return message
-
-    def claim(self, message: Any) -> StoredMessage | None:
-        """A message that came with a signal, unless another task receives it already."""
-        if not isinstance(message, StoredMessage) or message.message_id in self._taken:
-            return None
-        self._taken.add(message.message_id)
-        return message
-
-    def give_back(self, message: StoredMessage) -> None:
-        """The message is received by now, or somebody else has it."""
-        self._taken.discard(message.message_id)
-
-    def fill(self, found: Sequence[StoredMessage]) -> None:
-        """What a look has found; it may be older than what other tasks have received since."""
-        if len(found) >= self.window:
-            longest = max(len(message.text) for message in found)
-            self.window = max(1, min(4 * self.window, LARGEST_WINDOW, WINDOW_CHARACTERS // max(1, longest)))
-        self._waiting = deque(message for message in found if message.message_id not in self._taken)
 
 
 def send_plan(
@@ -261,15 +218,17 @@ def recv_plan(topic: str | None, timeout_seconds: float, default: Any) -> Plan[A
         deadline = engine.clock.now() + timeout_seconds
         pending = deadline_row(execution, deadline_id, deadline, began_ms, began_ms)
     step = step_row(execution, step_id, RECV, began_ms)
-    keys: tuple[Key, ...] = (("message", (execution.workflow_id, topic)), ("cancelled", execution.workflow_id))
+    keys: tuple[Key, ...] = (mailbox.key, ("cancelled", execution.workflow_id))
     at_hand: StoredMessage | None = None
     while True:
         message = at_hand
         if message is None:
             with engine.signals.watch(*keys) as waiter:
-                message = yield from _look(execution, mailbox, topic)
+                now_ms = engine.clock.now_ms()
+                # Whoever may give up has looked; others wait at once where nothing can have come.
+                if now_ms >= in_ms(deadline) or not (mailbox.is_empty and engine.store.hears_messages):
+                    message = yield from _look(execution, mailbox, topic)
                 if message is None:
-                    now_ms = engine.clock.now_ms()
                     execution.check()
                     if now_ms >= in_ms(deadline):
                         break
@@ -282,6 +241,9 @@ def recv_plan(topic: str | None, timeout_seconds: float, default: Any) -> Plan[A
                     if not waiter.fired:
                         yield Wait(waiter, wait_until_ms)
                     at_hand = mailbox.claim(waiter.value)
+                    if at_hand is None:
+                        # Whatever woke this one: look.
+                        mailbox.fire()
             execution.check()
         if message is not None:
             step.also = pending
@@ -293,6 +255,8 @@ def recv_plan(topic: str | None, timeout_seconds: float, default: Any) -> Plan[A
                 mailbox.give_back(message)
             if received:
                 return value
+            # Somebody else has received it, or another one is older.
+            mailbox.fire()
     # Nothing came in time.
     step.output, step.serialization = engine.payloads.encode_value(default), engine.payloads.configured_name
     step.completed_at_ms = engine.clock.now_ms()
@@ -304,14 +268,19 @@ def recv_plan(topic: str | None, timeout_seconds: float, default: Any) -> Plan[A
 def _mailbox(execution: Execution, topic: str) -> Mailbox:
     if execution.mailboxes is None:
         execution.mailboxes = {}
-    return execution.mailboxes.setdefault(topic, Mailbox())
+    mailbox = execution.mailboxes.get(topic)
+    if mailbox is None:
+        mailbox = execution.mailboxes[topic] = Mailbox(("message", (execution.workflow_id, topic)))
+        execution.engine.open_mailbox(execution, mailbox)
+    return mailbox
 
 
 def _look(execution: Execution, mailbox: Mailbox, topic: str) -> Plan[StoredMessage | None]:
     message = mailbox.take()
     if message is None:
+        look = mailbox.begin_look()
         found = yield Read(lambda store: store.find_messages(execution.workflow_id, topic, mailbox.window))
-        mailbox.fill(found)
+        mailbox.fill(found, look)
         message = mailbox.take()
     return message
 

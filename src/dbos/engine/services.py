@@ -204,20 +204,29 @@ class Watcher(Service["Core"]):
         self._last_thorough_look_ms = 0
         # Those that were awaited and existed at the last thorough look.
         self._seen: set[str] = set()
+        # Whether this thread rests until somebody waits.
+        self._rests = False
 
     def look_now(self) -> None:
         self._last_look_ms = self._last_thorough_look_ms = 0
         self.wake()
 
+    def note_waiter(self) -> None:
+        """Somebody comes to wait; a look that is to come anyway includes him."""
+        if self._rests:
+            self.wake()
+
     def run_once(self) -> float:
         engine = self.engine
+        # Said before counting: who is not counted wakes this thread.
+        self._rests = True
         # Which they are is asked for when it is looked for: this is done every few milliseconds on SQLite.
         waiters = engine.signals.count()
         somebody_waits = waiters > 0
         serves_queues = engine.store.backend == "sqlite" and engine.serves_queues
         if not somebody_waits and not serves_queues:
-            # Whoever comes to wait calls `wake`.
             return 3600.0
+        self._rests = False
         now_ms = engine.clock.now_ms()
         interval_ms = 1000.0 * max(engine.settings.notification_polling_interval_seconds, waiters / LOOKS_PER_SECOND)
         due = now_ms - self._last_look_ms >= interval_ms

@@ -74,6 +74,8 @@ class Signals:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._waiters: dict[Key, list[Subscriber]] = {}
+        # Those who hear of what happens and do not wait for it: nothing is looked for on their behalf.
+        self._listeners: dict[Key, Subscriber] = {}
         self._closed = False
         # Called when the first waiter of a kind that other processes may fire registers.
         self.on_register: Callable[[], None] | None = None
@@ -109,22 +111,36 @@ class Signals:
                     if not waiters:
                         del self._waiters[key]
 
+    def listen(self, listener: Subscriber, key: Key) -> bool:
+        """Tell this one, too, until `unlisten`, and before those who wait; False when somebody listens already."""
+        with self._lock:
+            return self._listeners.setdefault(key, listener) is listener
+
+    def unlisten(self, key: Key) -> None:
+        with self._lock:
+            del self._listeners[key]
+
     def fire(self, kind: str, subject: Subject, value: Any = None) -> None:
         """Wake everybody who waits for the key."""
         # Reading without the lock is safe: who registers later looks after registering.
-        if (kind, subject) not in self._waiters:
+        key = (kind, subject)
+        listener = self._listeners.get(key)
+        if listener is not None:
+            listener.fire(value)
+        if key not in self._waiters:
             return
         with self._lock:
-            waiters = list(self._waiters.get((kind, subject), ()))
+            waiters = list(self._waiters.get(key, ()))
         for waiter in waiters:
             waiter.fire(value)
 
     def fire_kind(self, kind: str) -> None:
         """Wake everybody who waits for any key of a kind: something happened, nobody knows to whom."""
         with self._lock:
-            waiters = [waiter for key, found in self._waiters.items() if key[0] == kind for waiter in found]
-        for waiter in waiters:
-            waiter.fire()
+            concerned = [listener for key, listener in self._listeners.items() if key[0] == kind]
+            concerned += [waiter for key, found in self._waiters.items() if key[0] == kind for waiter in found]
+        for subscriber in concerned:
+            subscriber.fire()
 
     def count(self) -> int:
         """How many keys somebody waits for."""

@@ -102,6 +102,8 @@ class Connections(Protocol):
 
     backend: str
     commits_in_parallel: bool
+    # Whether this process is told of every message that is committed by anybody.
+    hears_messages: bool
     # Whether what a step does is written before its row, and looks whether that is there already. Else the row comes
     # first, and tells by itself which transaction wrote it.
     effects_first: bool
@@ -180,6 +182,10 @@ class SqlStore(
         self._db = connections
         self.backend = connections.backend
         self.commits_in_parallel = connections.commits_in_parallel
+
+    @property
+    def hears_messages(self) -> bool:
+        return self._db.hears_messages
 
     # --- the journal's batches
 

@@ -161,6 +161,8 @@ class PostgresConnections:
         self._claim_lane = Lane()
         # Without an own listener there is nobody to find out.
         self._others_listen = announce_unasked
+        # A trigger of the schema announces each message; it is heard while somebody listens here.
+        self.hears_messages = False
         # Whether programs of other implementations listen.
         self._strangers_listen = False
         self._is_shared = False
@@ -367,9 +369,11 @@ class PostgresConnections:
             connection, self._presence = self._presence, None
             with connection or self._open_presence() as connection:
                 self._look_for_listeners(connection)
+                self.hears_messages = True
                 handle("connected", [])
                 self._pass_on(connection, handle)
         except Exception as error:
+            self.hears_messages = False
             trouble = translate(error)
             if isinstance(trouble, StoreUnavailable) and not self._closed:
                 # At once, before others take this process for dead.

@@ -53,6 +53,7 @@ class SqliteConnections:
 
     backend = "sqlite"
     commits_in_parallel = False  # a file has one writer
+    hears_messages = False
     effects_first = True
 
     def __init__(self, path: str, writer: sqlite3.Connection, connect: Callable[[], sqlite3.Connection]) -> None:

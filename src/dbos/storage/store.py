@@ -91,6 +91,11 @@ class Store(Protocol):
     backend: str  # "sqlite" or "postgres"
     commits_in_parallel: bool  # whether a second commit at the same time need not wait for the first
 
+    @property
+    def hears_messages(self) -> bool:
+        """Whether at present every message that anybody sends is announced to this process (see `listen`)."""
+        ...
+
     def commit(self, records: Sequence[Record]) -> list[Answer]:
         """Write all records in one transaction and give each its own answer, in order.
 
