@@ -69,7 +69,7 @@ OURS: dict[str, set[str]] = {
 }
 # What we offer beyond the list.
 OURS_EXPORTED = {"EnqueueItem"}
-OURS_IN_DBOS = {"enqueue_workflows", "enqueue_workflows_async"}
+OURS_IN_DBOS = {"destroy_async", "enqueue_workflows", "enqueue_workflows_async"}
 OURS_IN_CLIENT = {
     "backfill_schedule_async",
     "destroy_async",

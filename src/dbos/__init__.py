@@ -42,7 +42,7 @@ Where things are. Imports run downwards only.
         |
     storage/    what is written down
                   store        the contract
-                  management   change workflows from outside, each time one transaction
+                  management   change workflows from outside, each time one transaction;  once: though tried again
                   database     what both backends share;  sqlite, postgres and sql/<backend>/*.sql
                   migrate      the schema
         |

@@ -23,6 +23,8 @@ from tests.helpers import (
     wait_until,
 )
 
+from .cancelled import error_after_cancellation
+
 Config = dict[str, Any]
 
 
@@ -200,30 +202,7 @@ def test_events_are_set_in_workflow_and_step_code_only(app: type[DBOS]) -> None:
 @pytest.mark.parametrize("in_step", [False, True])
 def test_a_cancelled_workflow_sets_nothing_more(app: type[DBOS], database_url: str, in_step: bool) -> None:
     """04 R3: by another process, so that only the database tells."""
-    errors: list[BaseException] = []
-    began, cancelled = Gate(), Gate()
-
-    def work() -> None:
-        began.open()
-        cancelled.wait()
-        try:
-            DBOS.set_event("k", 1)
-        except BaseException as error:
-            errors.append(error)
-            raise
-
-    step = DBOS.step()(work)
-
-    @DBOS.workflow()
-    def workflow() -> None:
-        (step if in_step else work)()
-
-    with SetWorkflowID("w"):
-        DBOS.start_workflow(workflow)
-    began.wait()
-    rows(database_url, "UPDATE workflow_status SET status = 'CANCELLED', owner_xid = NULL WHERE workflow_uuid = 'w'")
-    cancelled.open()
-    (error,) = wait_until(lambda: errors)
+    error = error_after_cancellation(database_url, lambda: DBOS.set_event("k", 1), in_step=in_step)
     assert not isinstance(error, Exception)
     assert event_rows(database_url) == {}
     assert history(database_url) == []

@@ -279,7 +279,7 @@ def test_recovery_on_demand_takes_over_a_dead_executor(app: type[DBOS], config: 
 
 
 def test_recovering_a_live_execution_is_safe(app: type[DBOS], database_url: str, gate: Gate) -> None:
-    # 02 R152, R157: it loses ownership and parks; the step runs twice, its record exists once
+    # 05 R107, R108, 02 R152, R157: it loses ownership and parks; the step runs twice, its record exists once
     entered: list[int] = []
 
     @DBOS.step(name="step")
@@ -521,7 +521,7 @@ def test_a_bad_number_of_attempts_is_refused_at_decoration(value: Any) -> None:
 
 
 def test_a_recovery_of_many_takes_each_once(app: type[DBOS], config: dict[str, Any]) -> None:
-    # 02 R155, R156
+    # 05 R108, 02 R155, R156
     url = config["system_database_url"]
     lock = threading.Lock()
     runs: dict[str, int] = {}

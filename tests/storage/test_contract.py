@@ -476,6 +476,7 @@ def test_the_version_promoted_last_is_the_latest(store: SqlStore) -> None:
 
 
 def test_promoting_claims_an_unowned_version(store: SqlStore, read: Rows) -> None:
+    """05 R101."""
     read(UNOWNED_VERSION)
     assert store.promote_version("v1", None, 6)
     assert [v["application_name"] for v in store.list_versions("test-app")] == [None]

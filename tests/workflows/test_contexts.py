@@ -106,7 +106,7 @@ def test_inner_blocks_override_what_they_own_and_leave_the_rest(app: type[DBOS],
 
 
 def test_attributes_are_copied_when_the_workflow_starts(app: type[DBOS], database_url: str) -> None:
-    """02 section 15."""
+    """05 R96, 02 section 15."""
 
     @DBOS.workflow()
     def wf() -> None: ...
@@ -119,7 +119,7 @@ def test_attributes_are_copied_when_the_workflow_starts(app: type[DBOS], databas
 
 @pytest.mark.parametrize("bad", [[1], "text", {"a": object()}, {"a": b"bytes"}, {"a": "nul\0"}, {"a": "\udcff"}])
 def test_bad_attributes_are_refused_at_construction(bad: Any) -> None:
-    """02 section 15."""
+    """05 R96, 02 section 15."""
     with pytest.raises(DBOSException):
         SetWorkflowAttributes(bad)
 
@@ -132,7 +132,7 @@ def test_a_bad_priority_is_refused_at_construction(priority: Any) -> None:
 
 
 def test_bodies_and_steps_see_no_ambient_options_of_their_caller(app: type[DBOS], database_url: str) -> None:
-    """02 R85, R167."""
+    """05 R96, 02 R85, R167."""
 
     @DBOS.workflow()
     def child() -> None: ...

@@ -24,12 +24,33 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class CommonOptions(TypedDict, total=False):
+    """What enqueues by name and items of a bulk enqueue have in common; EnqueueOptions says what they mean."""
+
+    workflow_id: str
+    workflow_id_reuse_policy: Literal["return-existing", "reject"]
+    app_version: str
+    workflow_timeout: float
+    delay_seconds: float
+    deduplication_id: str
+    duplication_policy: Literal["reject", "return-existing"]
+    priority: int
+    queue_partition_key: str
+    authenticated_user: str
+    authenticated_roles: list[str]
+    serialization_type: WorkflowSerializationFormat
+    class_name: str
+    instance_name: str
+    attributes: dict[str, Any]
+    application_name: str
+
+
 class _RequiredEnqueueOptions(TypedDict):
     workflow_name: str
     queue_name: str
 
 
-class EnqueueOptions(_RequiredEnqueueOptions, total=False):
+class EnqueueOptions(_RequiredEnqueueOptions, CommonOptions, total=False):
     """What to enqueue, and how, by name: for workflows whose function is not at hand.
 
     workflow_name: The registered name of the workflow. Required.
@@ -51,22 +72,6 @@ class EnqueueOptions(_RequiredEnqueueOptions, total=False):
     shard_key: Only for a sharded system database.
     """
 
-    workflow_id: str
-    workflow_id_reuse_policy: Literal["return-existing", "reject"]
-    app_version: str
-    workflow_timeout: float
-    delay_seconds: float
-    deduplication_id: str
-    duplication_policy: Literal["reject", "return-existing"]
-    priority: int
-    queue_partition_key: str
-    authenticated_user: str
-    authenticated_roles: list[str]
-    serialization_type: WorkflowSerializationFormat
-    class_name: str
-    instance_name: str
-    attributes: dict[str, Any]
-    application_name: str
     otel_context: Any
     shard_key: str
 

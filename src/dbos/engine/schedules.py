@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..error import DBOSException
 from ..logs import logger
 from ..records import ScheduledRun, StepCompleted, Verdict
+from ..storage.once import Once
 from ..types import Schedule, WorkflowSchedule
 from .cron import Ticks
 from .operations import accept_change, change_plan, operation_plan
@@ -34,7 +35,8 @@ def create_plan(engine: Core, make: Callable[[], Plan[Schedule]]) -> Plan[None]:
 
 def delete_plan(engine: Core, name: str) -> Plan[None]:
     def delete(step: StepCompleted | None) -> Plan[Verdict]:
-        verdict: Verdict = yield Read(lambda store: store.delete_schedule(name, step))
+        once = Once()
+        verdict: Verdict = yield Read(lambda store: store.delete_schedule(name, step, once=once))
         return verdict
 
     yield from _changing(engine, "DBOS.deleteSchedule", delete)
@@ -42,7 +44,8 @@ def delete_plan(engine: Core, name: str) -> Plan[None]:
 
 def set_status_plan(engine: Core, name: str, status: str) -> Plan[None]:
     def change(step: StepCompleted | None) -> Plan[Verdict]:
-        verdict: Verdict = yield Read(lambda store: store.set_schedule_status(name, status, step))
+        once = Once()
+        verdict: Verdict = yield Read(lambda store: store.set_schedule_status(name, status, step, once=once))
         return verdict
 
     yield from _changing(engine, "DBOS.pauseSchedule" if status == "PAUSED" else "DBOS.resumeSchedule", change)

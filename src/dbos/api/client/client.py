@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 from ...client_config import check_application_name, client_settings
 from ...error import DBOSException
 from ...serialization import DBOSPortableJSONSerializer, Serializer
+from ..runtime import in_fresh_thread
 from .applications import ApplicationMethods
-from .changes import ChangeMethods
 from .communication import CommunicationMethods
 from .enqueueing import EnqueueMethods
+from .management import ManagementMethods
 from .queues import QueueMethods
 from .schedules import ScheduleMethods
-from .session import Session, in_fresh_thread, warn_on_loop
+from .session import Session, warn_on_loop
 from .workflows import WorkflowMethods
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ DEFAULT_SERIALIZER: Serializer = cast(Any, _DefaultSerializer())
 
 class DBOSClient(
     WorkflowMethods,
-    ChangeMethods,
+    ManagementMethods,
     EnqueueMethods,
     CommunicationMethods,
     QueueMethods,
