@@ -264,7 +264,7 @@ def test_two_that_cancel_each_other_do_not_block_each_other(app: type[DBOS], dat
 
 
 def test_a_replay_does_none_of_the_calls_again(app: type[DBOS], config: Config, database_url: str) -> None:
-    """05 R67, R68."""
+    """05 R67, R68, 03 R106."""
     run(declare(), "w", "x")
 
     @DBOS.workflow()

@@ -207,7 +207,7 @@ def test_a_cancelled_rewound_workflow_does_not_remember_its_queue(app: type[DBOS
 
 
 def test_in_workflow_code_a_rewind_is_one_step(app: type[DBOS], config: Config, database_url: str) -> None:
-    """05 R67, R68: what is refused is recorded too."""
+    """05 R67, R68, 03 R106: what is refused is recorded too."""
     run(declare(), "w", "x")
 
     @DBOS.workflow()

@@ -317,6 +317,7 @@ def test_a_child_created_before_its_parent_was_lost_is_still_ours(store: SqlStor
 
 
 def test_a_child_start_at_a_step_id_in_use_writes_nothing(store: SqlStore, read: Rows) -> None:
+    """03 R38: row, inputs and the step of the parent are one transaction."""
     store.commit([start("p"), start("there")])
     store.commit([step("p", 1)])
     before = everything(read)

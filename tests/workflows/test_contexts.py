@@ -38,7 +38,7 @@ BLOCKS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_block_can_be_used_again_but_not_inside_itself(name: str) -> None:
-    """02 R165; exceptions are not suppressed (R164)."""
+    """03 R35, 02 R165; exceptions are not suppressed (R164)."""
     block = BLOCKS[name]()
     with pytest.raises(KeyError), block:
         raise KeyError
@@ -126,7 +126,7 @@ def test_bad_attributes_are_refused_at_construction(bad: Any) -> None:
 
 @pytest.mark.parametrize("priority", [0, -1, 2**31, 1.5, True, "1"])
 def test_a_bad_priority_is_refused_at_construction(priority: Any) -> None:
-    """02 section 15."""
+    """03 R33. 02 section 15."""
     with pytest.raises(Exception, match="priority"):
         SetEnqueueOptions(priority=priority)
 

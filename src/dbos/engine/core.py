@@ -139,6 +139,9 @@ class Core:
     def note_reconfigured(self) -> None:
         """The limits of a queue have changed."""
 
+    def note_promoted(self) -> None:
+        """A version was made the latest."""
+
     def note_freed(self, queue_names: Iterable[str] | None) -> None:
         """Another process gave up places in these queues; None: in any."""
 

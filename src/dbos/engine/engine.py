@@ -40,7 +40,7 @@ from .takeover import Takeover
 from .workflows import check_roles, execute_plan, outcome_record
 
 # How long the answer to "is this version the latest?" is used before it is asked again.
-LATEST_VERSION_MS = 5000
+LATEST_VERSION_MS = 1000
 
 
 class Engine(Core):
@@ -255,6 +255,10 @@ class Engine(Core):
 
     def note_reconfigured(self) -> None:
         self.dispatcher.read_configuration_now()
+
+    def note_promoted(self) -> None:
+        self._latest = (0, True)
+        self.dispatcher.look_now()
 
     def note_freed(self, queue_names: Iterable[str] | None) -> None:
         self.dispatcher.note_freed_elsewhere(queue_names)

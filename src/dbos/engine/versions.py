@@ -35,3 +35,4 @@ def promote_version_plan(core: Core, version_name: str, application_name: str | 
     if not (yield Read(lambda store: store.promote_version(version_name, owner, now_ms))):
         known = ", ".join(version["version_name"] for version in (yield from list_versions_plan(core))[:10])
         raise DBOSException(f"Application version {version_name!r} is not registered. Known versions: {known}")
+    core.note_promoted()

@@ -324,6 +324,10 @@ class Store(Protocol):
         """Remove the row; its owner. Workflows that wait on the queue stay."""
         ...
 
+    def has_waiting(self, name: str) -> bool:
+        """Whether a workflow waits on the queue, or is delayed and will; whoever may run it."""
+        ...
+
     def create_schedule(self, schedule: Schedule, step: StepCompleted | None) -> Verdict | Schedule:
         """Insert a schedule, in workflow code together with the step row; the one that has its name if there is one.
 
