@@ -46,7 +46,8 @@ Where things are. Imports run downwards only.
                   database     what both backends share;  sqlite, postgres and sql/<backend>/*.sql
                   migrate      the schema
         |
-    records  types  error  config  serialization      import nothing above them
+    records  types  error  config      import nothing above them
+    serialization    values to text and back;  portable: JSON for every language;  unpickling: what may be read
 
 Start reading at api/decorators.step, then engine/steps, engine/journal, storage/database.
 The names below are public. Everything else may change.

@@ -56,6 +56,13 @@ CREATE TRIGGER message_changed BEFORE UPDATE ON notifications WHEN OLD.consumed 
 END;
 """
 
+# As if a program in another language had enqueued the workflows whose ids begin with `foreign`.
+_TRIGGERS += """
+CREATE TRIGGER enqueued_by_others AFTER INSERT ON workflow_status WHEN NEW.workflow_uuid LIKE 'foreign%' BEGIN
+  UPDATE workflow_status SET serialization = 'js_superjson' WHERE workflow_uuid = NEW.workflow_uuid;
+END;
+"""
+
 # The key under which scenarios write from step code: a number that nobody else writes, then at most two dots.
 STREAM_OF_STEPS = "steps"
 _payloads = Payloads(None)

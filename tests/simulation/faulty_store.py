@@ -29,6 +29,7 @@ WRITES = {
     "requeue_pending",
     "requeue_dead",
     "claim_workflows",
+    "refuse_workflow",
     "create_schedule",
     "delete_schedule",
     "set_schedule_status",

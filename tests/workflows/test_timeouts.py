@@ -184,7 +184,7 @@ def test_a_direct_caller_gets_the_cancellation_of_its_timeout(app: type[DBOS]) -
 
 
 def test_a_cancellation_by_another_process_is_noticed_by_a_sleep(app: type[DBOS], database_url: str) -> None:
-    """02 R128, R267: what is written by plain SQL is noticed too."""
+    """04 R405, section 11, 9, 02 R128, R267: what is written by plain SQL is noticed too."""
 
     @DBOS.workflow()
     def wf() -> None:

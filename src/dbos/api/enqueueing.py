@@ -157,7 +157,7 @@ def _named_plan(engine: Engine, options: EnqueueOptions, args: tuple[Any, ...], 
     name, queue_name = given["workflow_name"], given["queue_name"]
     ambient = (current_context() or Context()).options
     if execution is not None and step_id is not None:
-        child_id = yield from find_recorded_child(engine, execution, step_id, name)
+        child_id = yield from find_recorded_child(execution, step_id, name)
         if child_id is not None:
             if "workflow_id" not in given:
                 take_assigned_id(ambient)

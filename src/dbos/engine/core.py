@@ -45,7 +45,7 @@ class Core:
         self.application_name = application_name
         self.store = store
         self.clock = clock or Clock()
-        self.payloads = Payloads(settings.serializer)
+        self.payloads = Payloads(settings.serializer, settings.portable_serializer, settings.unpickle_only)
         self.signals = Signals()
         self.feeds = Feeds(self.signals)
         self.journal = Journal(store, self.signals, retry_connection_errors=retry_connection_errors)

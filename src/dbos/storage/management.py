@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..error import DBOSException, DBOSNonExistentWorkflowError, DBOSWorkflowIDInUseError
-from ..records import StepCompleted, Verdict
+from ..records import StepCompleted, Verdict, WorkflowFinished
 from ..types import ACTIVE_STATUSES, INTERNAL_QUEUE_NAME, Fork, Rewind
 from .encoding import encode_json
 from .store import Resumed
@@ -191,6 +191,19 @@ class ManagementOperations:
             transaction.announce("queued", [rewind.queue_name])
 
         return self._recorded(step, turn_back, once=once, locking=[rewind.workflow_id])
+
+    # --- refusing what was claimed
+
+    def refuse_workflow(self, record: WorkflowFinished, now_ms: int) -> None:
+        with self._db.transaction() as transaction:
+            transaction.read("lock_workflows", (encode_json([record.workflow_id]),))
+            own = (record.workflow_id, record.owner_token, record.serialization)
+            if not transaction.change("relabel_workflow", own):
+                return
+            transaction.change("finish_workflow", (*record.row().values(), now_ms))
+            transaction.announce("finished", [record.workflow_id])
+            if record.freed_queue is not None:
+                transaction.announce("freed", [record.freed_queue])
 
     # --- attributes
 

@@ -17,7 +17,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from ..error import DBOSException
-from ..records import Answer, Bounce, Enqueue, MessagesSent, Record, ScheduledRun, StepCompleted, Verdict
+from ..records import (
+    Answer,
+    Bounce,
+    Enqueue,
+    MessagesSent,
+    Record,
+    ScheduledRun,
+    StepCompleted,
+    Verdict,
+    WorkflowFinished,
+)
 from ..types import (
     Claim,
     ClaimedWorkflow,
@@ -370,6 +380,14 @@ class Store(Protocol):
     # one transaction, if the token of the step still owns its workflow; the verdict is that of the step, and nothing is
     # written unless it is APPLIED. Repeating a call after StoreUnavailable finds its step; without one it has to come
     # with the same `once`, or it may be done twice. What an earlier try did is APPLIED, whatever has happened since.
+
+    def refuse_workflow(self, record: WorkflowFinished, now_ms: int) -> None:
+        """The outcome of a claimed workflow whose format this process does not know, in a format that everybody knows.
+
+        From now on the row names that one. Applies only while `record.owner_token` owns the workflow; in one
+        transaction.
+        """
+        ...
 
     def cancel_workflows(
         self,

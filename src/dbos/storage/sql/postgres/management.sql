@@ -136,6 +136,11 @@ WITH ids AS MATERIALIZED (
 )
 DELETE FROM {schema}.workflow_status WHERE workflow_uuid = ANY (ARRAY(SELECT id FROM ids));
 
+-- name: relabel_workflow
+-- The format of a workflow's payloads becomes $3: what is about to be recorded as its outcome is in that one.
+UPDATE {schema}.workflow_status SET serialization = $3::text
+WHERE workflow_uuid = $1::text AND owner_xid = $2::text AND status || '' = 'PENDING';
+
 -- name: set_attributes
 UPDATE {schema}.workflow_status
 SET attributes = $2::jsonb, updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint

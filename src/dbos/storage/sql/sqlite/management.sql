@@ -118,6 +118,11 @@ DELETE FROM workflow_events WHERE workflow_uuid IN (SELECT value FROM json_each(
 DELETE FROM workflow_events_history WHERE workflow_uuid IN (SELECT value FROM json_each(?1));
 DELETE FROM streams WHERE workflow_uuid IN (SELECT value FROM json_each(?1));
 
+-- name: relabel_workflow
+-- The format of a workflow's payloads becomes ?3: what is about to be recorded as its outcome is in that one.
+UPDATE workflow_status SET serialization = ?3
+WHERE workflow_uuid = ?1 AND owner_xid = ?2 AND status = 'PENDING';
+
 -- name: set_attributes
 UPDATE workflow_status SET attributes = ?2, updated_at = ?3 WHERE workflow_uuid = ?1;
 
