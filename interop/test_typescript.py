@@ -280,14 +280,15 @@ def test_options_of_an_enqueue(foreign: ForeignClient) -> None:
 
 
 def test_nobody_guesses_what_a_native_format_means(foreign: ForeignClient) -> None:
-    """04 R703: the workflow waits for somebody who knows the format, the message is an error; others go on."""
+    """04 R703, section 12, 10: both end in an error that says so, for the sender too; others go on."""
     foreign.call("enqueue", to_ours("native", "echo"), 1)
     foreign.call("enqueuePortable", to_ours("unread", "inbox"), [])
     foreign.call("send", "unread", 1, "topic")
     with pytest.raises(ForeignError, match="js_superjson is not available") as raised:
         foreign.call("result", "unread")
     assert raised.value.name == "TypeError"
-    assert foreign.call("status", "native")["status"] == "PENDING"
+    with pytest.raises(ForeignError, match="enqueued in the format js_superjson, which only the SDK for TypeScript"):
+        foreign.call("result", "native")
     with DBOSClient(system_database_url=foreign.url) as client:
         # Listings show the text as it stands.
         (found,) = client.list_workflows(workflow_ids=["native"])

@@ -50,11 +50,15 @@ NOT_YET_IN_CLIENT = _forms(_NOT_YET_IN_CLIENT)
 
 # Beyond the list: arguments and keys of ours, all of them optional.
 OURS: dict[str, set[str]] = {
-    "DBOSClient": {"polling_interval_sec"},
+    "DBOSClient": {"polling_interval_sec", "portable_serializer", "unpickle_only"},
+    "DBOSConfig": {"portable_serializer", "unpickle_only"},
     "ClientScheduleInput": {"overlap", "catch_up"},
     "create_schedule": {"overlap", "catch_up"},
     "create_schedule_async": {"overlap", "catch_up"},
     "ScheduleInput": {"overlap", "catch_up"},
+    "get_event": {"default", "while_active"},
+    "get_event_async": {"default", "while_active"},
+    "workflow": {"stored_result"},
     "recv": {"default"},
     "recv_async": {"default"},
     "WorkflowSchedule": {"overlap", "catch_up", "problem"},
@@ -65,7 +69,7 @@ OURS: dict[str, set[str]] = {
 }
 # What we offer beyond the list.
 OURS_EXPORTED = {"EnqueueItem"}
-OURS_IN_DBOS = {"enqueue_workflows", "enqueue_workflows_async"}
+OURS_IN_DBOS = {"destroy_async", "enqueue_workflows", "enqueue_workflows_async"}
 OURS_IN_CLIENT = {
     "backfill_schedule_async",
     "destroy_async",

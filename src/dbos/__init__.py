@@ -42,11 +42,12 @@ Where things are. Imports run downwards only.
         |
     storage/    what is written down
                   store        the contract
-                  management   change workflows from outside, each time one transaction
+                  management   change workflows from outside, each time one transaction;  once: though tried again
                   database     what both backends share;  sqlite, postgres and sql/<backend>/*.sql
                   migrate      the schema
         |
-    records  types  error  config  serialization      import nothing above them
+    records  types  error  config      import nothing above them
+    serialization    values to text and back;  portable: JSON for every language;  unpickling: what may be read
 
     embedded_postgres   a Postgres server for tests and demos;  temporary: one that goes with its process
 

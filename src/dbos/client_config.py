@@ -8,7 +8,7 @@ from typing import Any
 from . import database_url
 from .config import DBOSConfig, Settings, resolve
 from .error import DBOSException, DBOSInitializationError
-from .serialization import Serializer, check_text
+from .serialization import DBOSPortableJSONSerializer, Serializer, check_text
 
 DEFAULT_POOL_SIZE = 5
 # One connection writes, and without another one nothing can be read while it does.
@@ -21,6 +21,8 @@ def client_settings(
     system_database_engine: Any | None,
     dbos_system_schema: str | None,
     serializer: Serializer | None,
+    portable_serializer: DBOSPortableJSONSerializer | None,
+    unpickle_only: list[str] | None,
     system_database_pool_size: int | None,
     system_database_polling_concurrency: int | None,
     use_listen_notify: bool,
@@ -48,6 +50,8 @@ def client_settings(
         "system_database_engine": system_database_engine,
         "dbos_system_schema": dbos_system_schema,
         "serializer": serializer,
+        "portable_serializer": portable_serializer,
+        "unpickle_only": unpickle_only,
         "sys_db_polling_concurrency": system_database_polling_concurrency,
         "use_listen_notify": use_listen_notify,
         "observability_query_timeout_sec": observability_query_timeout_sec,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from . import database_url
 from .database_url import Backend
 from .error import DBOSException, DBOSInitializationError
-from .serialization import Serializer, check_text
+from .serialization import DBOSPortableJSONSerializer, Serializer, check_text
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -54,6 +54,10 @@ class DBOSConfig(TypedDict, total=False):
         notification_coalesce_sec: Seconds within which notifications of events and streams are combined.
             Default 0.01.
         serializer: How values are stored. Default pickle.
+        portable_serializer: What writes portable JSON: a DBOSPortableJSONSerializer with choices of yours. Default one
+            without.
+        unpickle_only: The modules and classes that stored pickles may name, besides harmless ones of Python and of
+            this library; others are refused, unread. Default any.
 
     This process
         name: The application's name, 3 to 256 characters of a-z, 0-9, - and _.
@@ -106,6 +110,8 @@ class DBOSConfig(TypedDict, total=False):
     auto_upgrade_interval_sec: float | None
     auto_upgrade_grace_sec: float | None
     serializer: Serializer | None
+    portable_serializer: DBOSPortableJSONSerializer | None
+    unpickle_only: list[str] | None
     enable_patching: bool | None
     use_listen_notify: bool | None
     sharding: bool | None
@@ -150,6 +156,8 @@ class Settings:
     auto_upgrade: bool
     max_executor_threads: int | None  # None: no limit
     serializer: Serializer | None  # None: pickle
+    portable_serializer: DBOSPortableJSONSerializer | None
+    unpickle_only: list[str] | None
     log_level: str
     console_log_level: str
     otlp_log_level: str
@@ -250,6 +258,8 @@ def resolve(
         auto_upgrade=values.get("auto_upgrade", False),
         max_executor_threads=values.get("max_executor_threads") or None,
         serializer=values.get("serializer"),
+        portable_serializer=values.get("portable_serializer"),
+        unpickle_only=values.get("unpickle_only"),
         log_level=log_level,
         console_log_level=values.get("console_log_level") or log_level,
         otlp_log_level=values.get("otlp_log_level") or log_level,
@@ -336,6 +346,10 @@ def _is_serializer(value: Any) -> bool:
     return not isinstance(value, type) and all(callable(getattr(value, method, None)) for method in methods)
 
 
+def _is_portable(value: Any) -> bool:
+    return isinstance(value, DBOSPortableJSONSerializer)
+
+
 def _is_engine(value: Any) -> bool:
     is_async = hasattr(value, "sync_engine")
     return hasattr(value, "dialect") and callable(getattr(value, "connect", None)) and not is_async
@@ -355,8 +369,9 @@ _TYPES: tuple[tuple[Callable[[Any], bool], str, tuple[str, ...]], ...] = (
     (_is_flag, "True or False", ("auto_upgrade", "sharding", "conductor_metadata_only_mode")),
     (_is_mapping, "a dictionary with text keys", ("db_engine_kwargs", "conductor_executor_metadata")),
     (_is_attributes, "a dictionary of texts", ("otlp_attributes",)),
-    (_is_texts, "a list of texts", ("otlp_traces_endpoints", "otlp_logs_endpoints")),
+    (_is_texts, "a list of texts", ("otlp_traces_endpoints", "otlp_logs_endpoints", "unpickle_only")),
     (_is_serializer, "an instance of a Serializer", ("serializer",)),
+    (_is_portable, "an instance of a DBOSPortableJSONSerializer", ("portable_serializer",)),
     (_is_engine, "a SQLAlchemy Engine (not a URL, not an AsyncEngine)", ("system_database_engine",)),
 )
 

@@ -21,17 +21,19 @@ import json
 import logging
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from datetime import date, datetime, timezone
-from decimal import Decimal
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .error import DBOSException, DBOSInitializationError, DBOSMaxStepRetriesExceeded, PortableWorkflowError
+from .portable import PortableRules, text_of
+from .unpickling import read_pickle, reader_of
 
 logger = logging.getLogger("dbos")
 
 PICKLE = "py_pickle"
 PORTABLE = "portable_json"
+# What SDKs in other languages store for themselves, by the name of the format; nobody else reads it.
+FORMATS_OF_OTHERS = {"js_superjson": "TypeScript", "DBOS_JSON": "Go", "java_jackson": "Java"}
 
 # Postgres refuses a field over 1 GiB and a message over 1 GiB, and a batch may carry several payloads at
 # once.
@@ -81,11 +83,23 @@ class DBOSPortableJSONSerializer(Serializer):
     Besides what JSON knows: datetimes become UTC texts with milliseconds and `Z`, dates ISO texts, decimals
     texts in fixed notation, tuples and sets arrays, mappings with text keys objects. Anything else is a
     TypeError. Reading restores none of this: a date comes back as a text, a tuple as a list.
+
+    Args:
+        finite_numbers: Refuse NaN and infinities with a ValueError. Default False: they are written as `NaN` and
+            `Infinity`, as other releases do, which is no JSON, so other languages fail to read them.
+        more_types: Store also UUIDs and times of day (as texts), frozen sets (as arrays) and dataclasses (as objects
+            of their fields). Default False: a TypeError.
     """
+
+    # Of the class too, for subclasses with a constructor of their own.
+    _rules = PortableRules()
+
+    def __init__(self, *, finite_numbers: bool = False, more_types: bool = False) -> None:
+        self._rules = PortableRules(finite_numbers, more_types)
 
     # The parameter names differ from the base class in the published API; serializers are called by position.
     def serialize(self, value: Any) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return json.dumps(_portable(value), ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(self._rules.convert(value), ensure_ascii=False, separators=(",", ":"))
 
     def deserialize(self, text: str | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return None if text is None else json.loads(text)
@@ -94,40 +108,9 @@ class DBOSPortableJSONSerializer(Serializer):
         return PORTABLE
 
 
-_PLAIN = frozenset({str, int, float, bool, type(None)})
-
-
-def _portable(value: Any) -> Any:
-    if type(value) in _PLAIN:
-        return value
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise TypeError(
-                    f"A mapping with a key of type {type(key).__name__} is not portable JSON: keys must be text."
-                )
-        return {key: _portable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_portable(item) for item in value]
-    if isinstance(value, (str, int, float)):
-        return value
-    if isinstance(value, datetime):
-        utc = value.replace(tzinfo=None) if value.tzinfo is None else value.astimezone(timezone.utc)
-        return utc.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    raise TypeError(f"A value of type {type(value).__name__} is not portable JSON.")
-
-
 def _pickle_to_text(value: Any, _dumps: Any = pickle.dumps, _encode: Any = binascii.b2a_base64) -> str:
     text: str = _encode(_dumps(value), newline=False).decode("ascii")
     return text
-
-
-def _text_to_pickle(text: str, _loads: Any = pickle.loads, _decode: Any = binascii.a2b_base64) -> Any:
-    return _loads(_decode(text))
 
 
 class Payloads:
@@ -135,32 +118,52 @@ class Payloads:
 
     Args:
         configured: The application's serializer; None for pickle.
+        portable: What writes portable JSON. Default `configured`, if it is such a serializer, else one without choices.
+        unpickle_only: The modules and classes that pickles may name; None is any.
 
     Raises:
-        DBOSInitializationError: The serializer's name cannot be used.
+        DBOSInitializationError: The serializer's name cannot be used, or there are two for portable JSON.
     """
 
     configured_name: str
 
-    def __init__(self, configured: Serializer | None = None) -> None:
-        portable = DBOSPortableJSONSerializer()
+    def __init__(
+        self,
+        configured: Serializer | None = None,
+        portable: DBOSPortableJSONSerializer | None = None,
+        unpickle_only: Sequence[str] | None = None,
+    ) -> None:
+        if isinstance(configured, DBOSPortableJSONSerializer) and configured.name() == PORTABLE:
+            if portable not in (None, configured):
+                raise DBOSInitializationError(
+                    "The serializer is one for portable JSON already: leave `portable_serializer` out."
+                )
+            portable = configured
+        portable = portable or DBOSPortableJSONSerializer()
+        self._rules = portable._rules
         self._encoders: dict[str, Callable[[Any], str]] = {
-            PICKLE: _pickle_to_text,
+            PICKLE: _pickle_to_text if unpickle_only is None else self._readable_pickle,
             PORTABLE: _checked(portable.serialize, PORTABLE),
         }
         self._decoders: dict[str, Callable[[str], Any]] = {
-            PICKLE: _text_to_pickle,
-            PORTABLE: portable.deserialize,
+            PICKLE: read_pickle if unpickle_only is None else reader_of(unpickle_only),
+            PORTABLE: json.loads,
         }
         if configured is None:
             self.configured_name = PICKLE
-            self._encode_configured: Callable[[Any], str] = _pickle_to_text
+            self._encode_configured: Callable[[Any], str] = self._encoders[PICKLE]
             return
         name = configured.name()
         _check_name(name, configured)
         self.configured_name = name
         self._encode_configured = self._encoders[name] = _checked(configured.serialize, name)
         self._decoders.setdefault(name, configured.deserialize)
+
+    def _readable_pickle(self, value: Any) -> str:
+        """A pickle that may be read back; who learns of that only in a recovery has lost the value."""
+        text = _pickle_to_text(value)
+        self._decoders[PICKLE](text)
+        return text
 
     def format_for(self, choice: WorkflowSerializationFormat | None) -> str:
         """The name of the format for a choice made by the application."""
@@ -214,6 +217,9 @@ class Payloads:
                 f"Stored workflow arguments in format {name} must be a mapping with the keys "
                 f"{positional_key} and {named_key}, not {type(envelope).__name__}."
             )
+        if name == PORTABLE and "json" in envelope and envelope.keys() <= {"json", "meta", "__dbos_serializer"}:
+            # A row of the TypeScript SDK that was refused, and is executed once more: not a call without arguments.
+            raise TypeError("Stored workflow arguments are in the format js_superjson, not portable JSON.")
         # Writers in other languages may leave either part out.
         positional = envelope.get(positional_key)
         named = envelope.get(named_key)
@@ -226,7 +232,7 @@ class Payloads:
     def encode_error(self, error: BaseException, format_name: str | None = None) -> str:
         """The text for an exception; None as format means the configured serializer."""
         name = self.configured_name if format_name is None else format_name
-        return self.encode_value(_error_envelope(error) if name == PORTABLE else error, name)
+        return self.encode_value(self._rules.error_envelope(error) if name == PORTABLE else error, name)
 
     def encode_error_always(self, error: BaseException, format_name: str | None = None) -> tuple[str, str | None]:
         """The text for an exception and the name of the format it is in. Never fails.
@@ -248,7 +254,7 @@ class Payloads:
             return text, name
         envelope = {
             "name": _storable_text(type(error).__name__),
-            "message": _storable_text(_text_of(error)),
+            "message": _storable_text(text_of(error)),
             "code": None,
         }
         try:
@@ -331,15 +337,48 @@ def explain(error: Exception, what: str) -> Exception:
     if type(error) not in _EXPLAINED:
         return error
     return type(error)(
-        f"{what[:1].upper()}{what[1:]} could not be stored: {error} Return or pass plain data (numbers, "
-        "text, lists, dictionaries, dataclasses defined at module level) instead of open files, locks, "
+        f"{what[:1].upper()}{what[1:]} could not be stored: {str(error).rstrip('.')}. Return or pass plain data "
+        "(numbers, text, lists, dictionaries, dataclasses defined at module level) instead of open files, locks, "
         "connections, lambdas or local classes, or configure a serializer that can store it."
     )
 
 
+def explain_unreadable(error: Exception, what: str, format_name: str | None, then: str = "") -> Exception:
+    """The same error with a text that says what could not be read and what to do.
+
+    Args:
+        error: What the serializer raised.
+        what: The value, as in "the output of workflow 7f3c".
+        format_name: The format it is stored in; None is the configured one.
+        then: What became of it, to go on with the sentence.
+
+    Returns:
+        An exception of the same class for the classes serializers usually raise; others unchanged, on Python 3.11 and
+        later with a note. Raise it `from error`.
+    """
+    text = f"{what[:1].upper()}{what[1:]} (format {format_name or 'configured'}) cannot be read{then}"
+    if isinstance(error, json.JSONDecodeError):
+        return json.JSONDecodeError(f"{text}: {error.msg}", "", 0)
+    if type(error) in _UNREADABLE:
+        advice = ". The stored value names a class or module that is not there any more: bring it back under that name"
+        return type(error)(f"{text}: {error}{advice if type(error) in _MISSING else ''}")
+    add_note = getattr(error, "add_note", None)
+    if add_note is not None:
+        add_note(text)
+    return error
+
+
+_MISSING = frozenset[type[Exception]]((AttributeError, ImportError, ModuleNotFoundError))
+# What serializers raise for a text that they cannot read, where a text makes another one of the same class.
+_UNREADABLE = (
+    _MISSING
+    | {TypeError, ValueError, KeyError, IndexError, EOFError, RecursionError, OverflowError}
+    | {pickle.UnpicklingError, binascii.Error}
+)
+
 _EXPLAINED = frozenset(
     {TypeError, AttributeError, ValueError, OverflowError, RecursionError, NotImplementedError, RuntimeError}
-    | {pickle.PicklingError, pickle.PickleError}
+    | {pickle.PicklingError, pickle.UnpicklingError, pickle.PickleError}
 )
 
 
@@ -414,47 +453,8 @@ def _check_size(text: str) -> None:
         )
 
 
-_CODE_ATTRIBUTES = ("code", "error_code", "errno", "status", "status_code")
-_DATA_ATTRIBUTES = ("data", "details", "payload", "extra", "meta", "metadata")
-_ABSENT = object()
-
-
-def _error_envelope(error: BaseException) -> dict[str, Any]:
-    envelope: dict[str, Any] = {
-        "name": error.name if isinstance(error, PortableWorkflowError) else type(error).__name__,
-        "message": _text_of(error),
-        "code": _code_of(error),
-    }
-    for attribute in _DATA_ATTRIBUTES:
-        data = getattr(error, attribute, _ABSENT)
-        if data is not _ABSENT and not callable(data):
-            try:
-                envelope["data"] = _portable(data)
-            except Exception:
-                envelope["data"] = str(data)
-            break
-    return envelope
-
-
-def _code_of(error: BaseException) -> int | str | None:
-    for attribute in _CODE_ATTRIBUTES:
-        code = getattr(error, attribute, _ABSENT)
-        if code is None or isinstance(code, (int, str)):
-            return code
-    return None
-
-
-def _text_of(error: BaseException) -> str:
-    for render in (str, repr):
-        try:
-            return render(error)
-        except Exception:
-            continue
-    return "<unprintable>"
-
-
 def _stand_in(error: BaseException) -> Exception:
-    return Exception(f"{type(error).__name__}: {_text_of(error)}")
+    return Exception(f"{type(error).__name__}: {text_of(error)}")
 
 
 def _storable_text(text: str) -> str:

@@ -233,8 +233,8 @@ class ClaimedWorkflow:
 class Fork:
     """A new workflow with the history of another one before `start_step`.
 
-    `creator_token` is made once per fork, so that repeating it after a lost answer finds its own row.
-    `application_name` owns it when nobody owns the source; without a version the latest one runs it.
+    `creator_token` stands in its row as in that of every start. `application_name` owns it when nobody owns the source;
+    without a version the latest one runs it.
     """
 
     workflow_id: str
@@ -251,11 +251,10 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Rewind:
-    """A workflow that has ended is to run again from `start_step`; `token` is made once for each time that is asked."""
+    """A workflow that has ended is to run again from `start_step`."""
 
     workflow_id: str
     start_step: int
-    token: str
     application_version: str | None = None
     queue_name: str = INTERNAL_QUEUE_NAME
     partition_key: str | None = None

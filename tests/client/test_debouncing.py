@@ -67,7 +67,7 @@ def test_a_client_and_an_application_share_the_keys(client: DBOSClient) -> None:
 
 
 def test_the_other_options_go_to_the_first_call(client: DBOSClient, database_url: str) -> None:
-    """03 R147: a normal client enqueue with the given options."""
+    """03 R147, R156: a normal client enqueue with the given options; whose it is, the debouncer says first."""
     options: Any = {
         **OPTIONS,
         "workflow_id": "mine",

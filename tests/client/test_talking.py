@@ -182,6 +182,13 @@ def start_writer(values: int) -> Any:
         return DBOS.start_workflow(writing, values)
 
 
+def test_only_the_workflow_itself_writes_its_streams_and_sets_its_events(client: DBOSClient) -> None:
+    """04 R305, section 7.2."""
+    for name in ("write_stream", "close_stream", "set_event", "recv"):
+        assert not hasattr(client, name)
+        assert not hasattr(client, f"{name}_async")
+
+
 def test_a_stream_is_read_to_its_end(client: DBOSClient) -> None:
     """04 R310, R312."""
     handle = start_writer(250)

@@ -134,7 +134,7 @@ def test_conflicts_are_refused_and_leave_the_transaction_usable(client: DBOSClie
 
 
 def test_options_without_meaning_are_refused(client: DBOSClient, engine: sqlalchemy.Engine) -> None:
-    """04 R520."""
+    """03 R55, 04 R520."""
     with engine.begin() as connection:
         with pytest.raises(DBOSException, match="return-existing"):
             client.enqueue_in_transaction(

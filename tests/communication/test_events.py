@@ -23,6 +23,8 @@ from tests.helpers import (
     wait_until,
 )
 
+from .cancelled import error_after_cancellation
+
 Config = dict[str, Any]
 
 
@@ -200,30 +202,7 @@ def test_events_are_set_in_workflow_and_step_code_only(app: type[DBOS]) -> None:
 @pytest.mark.parametrize("in_step", [False, True])
 def test_a_cancelled_workflow_sets_nothing_more(app: type[DBOS], database_url: str, in_step: bool) -> None:
     """04 R3: by another process, so that only the database tells."""
-    errors: list[BaseException] = []
-    began, cancelled = Gate(), Gate()
-
-    def work() -> None:
-        began.open()
-        cancelled.wait()
-        try:
-            DBOS.set_event("k", 1)
-        except BaseException as error:
-            errors.append(error)
-            raise
-
-    step = DBOS.step()(work)
-
-    @DBOS.workflow()
-    def workflow() -> None:
-        (step if in_step else work)()
-
-    with SetWorkflowID("w"):
-        DBOS.start_workflow(workflow)
-    began.wait()
-    rows(database_url, "UPDATE workflow_status SET status = 'CANCELLED', owner_xid = NULL WHERE workflow_uuid = 'w'")
-    cancelled.open()
-    (error,) = wait_until(lambda: errors)
+    error = error_after_cancellation(database_url, lambda: DBOS.set_event("k", 1), in_step=in_step)
     assert not isinstance(error, Exception)
     assert event_rows(database_url) == {}
     assert history(database_url) == []
@@ -265,7 +244,7 @@ def test_a_hundred_at_once_share_commits_and_keep_their_order(
 def test_a_value_that_is_there_comes_at_once_and_is_recorded_with_its_deadline(
     app: type[DBOS], config: Config, database_url: str, flavour: str
 ) -> None:
-    """04 R210, R212: the current value, in the event's own format."""
+    """04 R210, R212, R404: the current value, in the event's own format."""
 
     @DBOS.workflow(serialization_type=WorkflowSerializationFormat.PORTABLE)
     def setter() -> None:
@@ -376,6 +355,108 @@ def test_without_a_value_none_comes_when_the_time_is_up(app: type[DBOS], config:
     assert step_rows(database_url, "w")[0]["serialization"] == "py_pickle"
     assert DBOS.get_event("nobody", "k", 0) is None
     assert replay(config, "w") == [None, None]
+
+
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_a_default_tells_no_value_from_none(app: type[DBOS], config: Config, database_url: str, flavour: str) -> None:
+    """04 section 12, 7: recorded like a value, in the configured format; in plain code too."""
+
+    @DBOS.workflow(name="workflow")
+    def sync_wf() -> list[Any]:
+        return [DBOS.get_event("setter", key, 0, default=[1]) for key in ("k", "other")]
+
+    @DBOS.workflow(name="async workflow")
+    async def async_wf() -> list[Any]:
+        return [await DBOS.get_event_async("setter", key, 0, default=[1]) for key in ("k", "other")]
+
+    with SetWorkflowID("setter"):
+        declare_setter(None)()
+    with SetWorkflowID("w"):
+        assert DBOS.start_workflow(sync_wf if flavour == "sync" else async_wf).get_result() == [None, [1]]
+    assert step_rows(database_url, "w")[2]["serialization"] == "py_pickle"
+    assert DBOS.get_event("setter", "other", 0, default="none") == "none"
+    rows(database_url, "INSERT INTO workflow_events VALUES ('setter', 'other', '5', 'portable_json')")
+    assert replay(config, "w") == [None, [1]]
+
+
+@pytest.mark.parametrize("where", ["workflow", "plain code"])
+@pytest.mark.parametrize("end", ["success", "error", "cancelled", "cancelled elsewhere"])
+def test_a_wait_while_the_workflow_is_active_ends_with_it(
+    app: type[DBOS], database_url: str, where: str, end: str
+) -> None:
+    """04 section 11, 8, and 12, 8: an hour before the timeout; what was set before the end comes."""
+    go = Gate()
+
+    @DBOS.workflow(name="target")
+    def target() -> None:
+        go.wait()
+        if end == "error":
+            raise ValueError("no event")
+
+    @DBOS.workflow(name="waiting")
+    def waiting() -> Any:
+        return DBOS.get_event("target", "k", 3600, default="ended", while_active=True)
+
+    results: list[Any] = []
+    with SetWorkflowID("target"):
+        DBOS.start_workflow(target)
+    thread = threading.Thread(
+        target=lambda: results.append(
+            DBOS.start_workflow(waiting).get_result()
+            if where == "workflow"
+            else DBOS.get_event("target", "k", 3600, default="ended", while_active=True)
+        )
+    )
+    thread.start()
+    wait_until(lambda: waiters(app, "event") == 1)
+    if end == "cancelled":
+        DBOS.cancel_workflow("target")
+    elif end == "cancelled elsewhere":
+        rows(database_url, "UPDATE workflow_status SET status = 'CANCELLED' WHERE workflow_uuid = 'target'")
+    else:
+        go.open()
+    thread.join()
+    go.open()
+    assert results == ["ended"]
+
+
+def test_a_wait_while_the_workflow_is_active_gets_what_was_set_and_not_what_cannot_come(
+    app: type[DBOS], config: Config, database_url: str
+) -> None:
+    """04 section 12, 8: both steps are recorded; a workflow that does not exist is not waited for."""
+
+    @DBOS.workflow(name="workflow")
+    def workflow() -> list[Any]:
+        found = [DBOS.get_event(name, "k", while_active=True, default="no") for name in ("setter", "nobody")]
+        return [*found, DBOS.get_event("setter", "other", while_active=True)]
+
+    with SetWorkflowID("setter"):
+        declare_setter(1)()
+    with SetWorkflowID("w"):
+        assert workflow() == [1, "no", None]
+    assert list(step_names(database_url, "w").values()) == ["DBOS.getEvent", "DBOS.sleep"] * 3
+    assert replay(config, "w") == [1, "no", None]
+    assert DBOS.get_event("setter", "k", while_active=True) == 1
+    assert DBOS.get_event("nobody", "k", while_active=True) is None
+
+
+def test_an_event_set_right_before_the_end_is_not_missed(app: type[DBOS]) -> None:
+    """04 section 12, 8: whoever is woken by the end looks for the event once more."""
+
+    @DBOS.workflow()
+    async def setter(name: str) -> None:
+        await DBOS.set_event_async("k", name)
+
+    @DBOS.workflow()
+    async def both(name: str) -> Any:
+        with SetWorkflowID(name):
+            await DBOS.start_workflow_async(setter, name)
+        return await DBOS.get_event_async(name, "k", 3600, while_active=True)
+
+    async def main() -> list[Any]:
+        return await asyncio.gather(*[both(f"s{number}") for number in range(30)])
+
+    assert asyncio.run(main()) == [f"s{number}" for number in range(30)]
 
 
 def test_a_recovered_workflow_waits_until_the_deadline_first_planned(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 import threading
 from base64 import b64decode
@@ -10,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dbos import DBOS, SendMessage, SetWorkflowID, WorkflowSerializationFormat
+from dbos import DBOS, SendMessage, Serializer, SetWorkflowID, WorkflowSerializationFormat
 from dbos.error import DBOSException, DBOSNonExistentWorkflowError
-from tests.helpers import Gate, replay, rows, step_names, step_rows, wait_until
+from tests.helpers import Gate, relaunch, replay, rows, step_names, step_rows, wait_until
 
 Config = dict[str, Any]
 
@@ -40,7 +41,7 @@ def _recipient(app: type[DBOS]) -> None:
 
 @pytest.mark.parametrize("flavour", ["sync", "async"])
 def test_a_message_and_its_step_are_written_together(app: type[DBOS], database_url: str, flavour: str) -> None:
-    """04 R101-R103, R109, R113: to a workflow of any status; all payload columns of the step are NULL."""
+    """04 R101, R102, R103, R113: all payload columns of the step are NULL."""
 
     @DBOS.workflow()
     def sync_wf() -> None:
@@ -67,6 +68,44 @@ def test_a_message_and_its_step_are_written_together(app: type[DBOS], database_u
         False,
         None,
     )
+
+
+def test_workflows_of_any_status_and_application_are_recipients(app: type[DBOS], database_url: str) -> None:
+    """04 R109: also those that wait, or have ended in whatever way."""
+    statuses = ["ENQUEUED", "DELAYED", "PENDING", "SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+    insert = "INSERT INTO workflow_status (workflow_uuid, status, name, queue_name, application_name) VALUES "
+    for status in statuses:
+        rows(database_url, insert + "(%s, %s, 'theirs', 'nowhere', 'other-app')", status, status)
+        DBOS.send(status, 1)
+    DBOS.send_bulk([SendMessage(status, 2) for status in statuses])
+    assert [texts(database_url, status) for status in statuses] == [[1, 2]] * len(statuses)
+
+
+class Counting:
+    """Counts how often it is serialized."""
+
+    count = 0
+
+    def __reduce__(self) -> Any:
+        type(self).count += 1
+        return Counting, ()
+
+
+def test_a_message_to_many_forks_is_serialized_once(app: type[DBOS], database_url: str) -> None:
+    """04 R102: whatever it costs, it costs it once."""
+
+    @DBOS.workflow()
+    def fork() -> None:
+        pass
+
+    for number in range(5):
+        with SetWorkflowID(f"fork {number}"):
+            fork()
+    rows(database_url, "UPDATE workflow_status SET forked_from = 'r' WHERE workflow_uuid LIKE 'fork %%'")
+    Counting.count = 0
+    DBOS.send("r", Counting(), send_to_forks=True)
+    assert Counting.count == 1
+    assert len(rows(database_url, "SELECT * FROM notifications")) == 6
 
 
 def test_a_replay_sends_nothing(app: type[DBOS], config: Config, database_url: str) -> None:
@@ -211,8 +250,41 @@ def test_a_recipient_that_does_not_exist_is_an_error(app: type[DBOS], config: Co
         DBOS.send("x", 1)
 
 
+class PlainJson(Serializer):
+    """Knows no exceptions."""
+
+    def serialize(self, data: Any) -> str:
+        return json.dumps(data)
+
+    def deserialize(self, serialized_data: str) -> Any:
+        return json.loads(serialized_data)
+
+
+@pytest.mark.usefixtures("dbos_log")
+def test_an_error_that_the_serializer_cannot_record_is_asked_for_again(
+    app: type[DBOS], config: Config, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """04 R107: with a warning. So a replay meets an error of the same class, as code that catches it needs."""
+    json_config = {**config, "serializer": PlainJson()}
+    relaunch(json_config)
+
+    @DBOS.workflow(name="sender")
+    def sender() -> str:
+        try:
+            DBOS.send("nobody", 1)
+        except DBOSNonExistentWorkflowError:
+            return "refused"
+        return "sent"
+
+    with SetWorkflowID("w"):
+        assert sender() == "refused"
+    assert step_names(database_url, "w") == {}
+    assert "The result of DBOS.send in workflow w (step 1) cannot be stored" in caplog.text
+    assert replay(json_config, "w") == "refused"
+
+
 def test_a_message_to_nobody_does_not_fail_its_neighbours(app: type[DBOS], database_url: str) -> None:
-    """Of many that are sent at the same time, and so are written together."""
+    """04 R1: Of many that are sent at the same time, and so are written together."""
 
     @DBOS.workflow()
     async def workflow() -> list[str]:

@@ -6,12 +6,14 @@ import asyncio
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from dbos import DBOS, SendMessage, SetWorkflowID, WorkflowSerializationFormat
+from dbos.engine.clock import Clock
 from dbos.engine.engine import Engine
 from dbos.error import DBOSException, DBOSWorkflowCancelledError
 from tests.communication.test_messages import message_rows
@@ -54,7 +56,7 @@ def start(receiver: Callable[[], Any]) -> Any:
 def test_what_is_there_comes_at_once_and_in_order(
     app: type[DBOS], config: Config, database_url: str, flavour: str
 ) -> None:
-    """04 R120, R121, R123, R124, R126: both steps are written, the value in the format of the message."""
+    """04 R120, R121, R123, R124, R126, R404: both steps are written, the value in the format of the message."""
 
     @DBOS.workflow()
     def sync_wf() -> Any:
@@ -73,6 +75,7 @@ def test_what_is_there_comes_at_once_and_in_order(
     value, deadline = step_rows(database_url, "w")[2:4]
     assert (value["output"], value["serialization"]) == ('"first"', "portable_json")
     assert float(deadline["output"]) * 1000 >= deadline["started_at_epoch_ms"] + 59_000
+    assert deadline["completed_at_epoch_ms"] == deadline["started_at_epoch_ms"]
     assert step_rows(database_url, "w")[4]["serialization"] == "py_pickle"
     found = message_rows(database_url, "w")
     assert [(bool(row["consumed"]), row["consumed_by_function_id"]) for row in found] == [(True, i) for i in (3, 5, 7)]
@@ -219,7 +222,7 @@ class Broken:
 def test_a_message_that_cannot_be_read_is_an_error_once(
     app: type[DBOS], config: Config, database_url: str, text: str, serialization: str, error: type[Exception]
 ) -> None:
-    """04 section 12, 9: with its id, recorded in place of the message; the next one comes behind it."""
+    """04 R128, 04 section 12, 9: with its id, recorded in place of the message; the next one comes behind it."""
 
     @DBOS.workflow(name="careful")
     def careful() -> list[Any]:
@@ -423,6 +426,22 @@ def test_a_crash_between_deadline_and_message_loses_nothing(app: type[DBOS], con
     assert DBOS.retrieve_workflow("w").get_result() == [1]
 
 
+def test_deadlines_are_of_the_host_and_times_of_messages_of_the_database(
+    app: type[DBOS], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """04 R9: here the clock of the engine is a day ahead of that of the database."""
+    day = 86_400
+    monkeypatch.setattr(Clock, "now", lambda _: time.time() + day)
+    monkeypatch.setattr(Clock, "now_ms", lambda _: int((time.time() + day) * 1000))
+    handle = start(declare(1, timeout_seconds=100))
+    wait_until(lambda: step_rows(database_url, "w"))
+    DBOS.send("w", 1)
+    assert handle.get_result() == [1]
+    now = time.time()
+    assert abs(float(step_rows(database_url, "w")[1]["output"]) - (now + day + 100)) < 90
+    assert abs(message_rows(database_url, "w")[0]["created_at_epoch_ms"] / 1000 - now) < 90
+
+
 def test_another_operation_at_the_id_is_an_error(app: type[DBOS], config: Config, database_url: str) -> None:
     """04 R2."""
     start(declare(1, timeout_seconds=0)).get_result()
@@ -495,6 +514,6 @@ def test_a_message_that_nobody_announced_is_found_in_a_mailbox_known_to_be_empty
     DBOS.send("w", 1)
     rows(database_url, "DROP TRIGGER dbos_notifications_trigger ON notifications")
     insert(database_url, "2")
-    wait_until(lambda: len(step_rows(database_url, "w")) == 4)
+    wait_until(lambda: 3 in step_names(database_url, "w"))
     insert(database_url, "3")
     assert handle.get_result() == [1, 2, 3]

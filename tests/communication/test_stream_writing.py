@@ -12,7 +12,9 @@ import pytest
 from dbos import DBOS, SetWorkflowID, WorkflowSerializationFormat
 from dbos.error import DBOSException
 from tests.communication.streaming import MARKER, entries, write
-from tests.helpers import Gate, replay, rows, step_names, step_rows, wait_until
+from tests.helpers import replay, rows, step_names, step_rows
+
+from .cancelled import error_after_cancellation
 
 Config = dict[str, Any]
 PORTABLE = WorkflowSerializationFormat.PORTABLE
@@ -206,30 +208,7 @@ def test_streams_are_written_in_workflow_and_step_code_only(app: type[DBOS]) -> 
 @pytest.mark.parametrize("in_step", [False, True])
 def test_a_cancelled_workflow_writes_nothing_more(app: type[DBOS], database_url: str, in_step: bool) -> None:
     """04 R3: cancelled by another process, so that only the database tells."""
-    errors: list[BaseException] = []
-    began, cancelled = Gate(), Gate()
-
-    def work() -> None:
-        began.open()
-        cancelled.wait()
-        try:
-            DBOS.write_stream("k", 1)
-        except BaseException as error:
-            errors.append(error)
-            raise
-
-    step = DBOS.step()(work)
-
-    @DBOS.workflow()
-    def workflow() -> None:
-        (step if in_step else work)()
-
-    with SetWorkflowID("w"):
-        DBOS.start_workflow(workflow)
-    began.wait()
-    rows(database_url, "UPDATE workflow_status SET status = 'CANCELLED', owner_xid = NULL WHERE workflow_uuid = 'w'")
-    cancelled.open()
-    (error,) = wait_until(lambda: errors)
+    error = error_after_cancellation(database_url, lambda: DBOS.write_stream("k", 1), in_step=in_step)
     assert not isinstance(error, Exception)
     assert entries(database_url) == []
 

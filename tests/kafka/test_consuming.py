@@ -5,19 +5,18 @@ from __future__ import annotations
 import base64
 import pickle
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from dbos import DBOS, KafkaMessage, Serializer, SetEnqueueOptions
+from dbos import DBOS, KafkaMessage, Serializer
 from dbos.api.runtime import state
 from dbos.engine import kafka as consumers
 from dbos.engine.kafka import RepeatedErrors
 from dbos.error import DBOSInitializationError
-from tests.helpers import Gate, rows, status_row, wait_for_status, wait_until
+from tests.helpers import rows, status_row, wait_for_status, wait_until
 from tests.kafka.cluster import CLASSIC_PROTOCOL, CONSUMER_PROTOCOL, MockCluster
 
 Config = dict[str, Any]
@@ -81,7 +80,7 @@ def inputs_cannot_be_written(database_url: str) -> Iterator[None]:
 def test_a_consumer_declared_before_launch_starts_at_launch(
     unlaunched: type[DBOS], cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R166."""
+    """03 R166."""
     received = declare(kafka, [topic])
     cluster.produce(topic, [b"one"], key=b"k", headers={"a": b"1"}, timestamp=1234)
     assert consumer_threads() == []
@@ -95,7 +94,7 @@ def test_a_consumer_declared_before_launch_starts_at_launch(
 def test_a_consumer_declared_after_launch_starts_at_once(
     app: type[DBOS], cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R166."""
+    """03 R166."""
     cluster.produce(topic, [b"one"])
     received = declare(kafka, [topic])
     assert received.wait_for(1) == [b"one"]
@@ -110,7 +109,7 @@ def test_consumers_stop_at_destroy_and_are_back_after_every_launch(
     kafka: Config,
     protocol: Config,
 ) -> None:
-    """R166; section 15, 19: also those declared before the first launch."""
+    """03 R166; section 15, 19: also those declared before the first launch."""
     received = declare({**kafka, **protocol}, [topic])
     DBOS.launch()
     cluster.produce(topic, [b"one"])
@@ -178,7 +177,7 @@ def test_the_row_of_a_message(
     queue_name: str,
     key: str | None,
 ) -> None:
-    """R163, R167, R168, R175."""
+    """03 R163, R167, R168, R175."""
     group = kafka["group.id"]
     received = declare(kafka, [topic], ordering=ordering)
     cluster.produce(topic, [b"skipped", b"one"], partition=2)
@@ -200,7 +199,7 @@ def test_the_row_of_a_message(
 
 
 def test_each_group_gets_every_message(unlaunched: type[DBOS], cluster: MockCluster, topic: str, kafka: Config) -> None:
-    """R167."""
+    """03 R167."""
     first = declare(kafka, [topic], "first")
     second = declare({**kafka, "group.id": kafka["group.id"] + "-2"}, [topic], "second")
     DBOS.launch()
@@ -214,7 +213,7 @@ def test_each_group_gets_every_message(unlaunched: type[DBOS], cluster: MockClus
 def test_a_queue_of_your_own_limits_the_workflows(
     unlaunched: type[DBOS], database_url: str, cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R163: it may be unknown, and be registered later."""
+    """03 R163: it may be unknown, and be registered later."""
     received = declare(kafka, [topic], queue_name="mine")
     cluster.produce(topic, [b"one"])
     DBOS.launch()
@@ -228,7 +227,7 @@ def test_a_queue_of_your_own_limits_the_workflows(
 def test_a_partitioned_queue_is_refused_at_launch_and_at_the_declaration(
     config: Config, topic: str, kafka: Config
 ) -> None:
-    """R163."""
+    """03 R163."""
     DBOS(config=config)  # type: ignore[arg-type]
     DBOS.launch()
     DBOS.register_queue("parts", partition_concurrency=1)
@@ -247,7 +246,7 @@ def test_a_partitioned_queue_is_refused_at_launch_and_at_the_declaration(
 def test_the_own_queues_are_served_whatever_the_process_listens_to(
     unlaunched: type[DBOS], database_url: str, cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R164; a custom queue has to be named."""
+    """03 R164; a custom queue has to be named."""
     received = declare(kafka, [topic])
     ordered = declare({**kafka, "group.id": kafka["group.id"] + "-2"}, [topic], "ordered", ordering="topic")
     custom = declare({**kafka, "group.id": kafka["group.id"] + "-3"}, [topic], "custom", queue_name="mine")
@@ -265,7 +264,7 @@ def test_the_own_queues_are_served_whatever_the_process_listens_to(
 def test_the_own_queues_exist_only_where_a_consumer_needs_them(
     unlaunched: type[DBOS], config: Config, topic: str, kafka: Config, ordering: Any
 ) -> None:
-    """R3, R164, and section 2.5: they have no row; the interval is the configured one."""
+    """03 R3, R164, and section 2.5: they have no row; the interval is the configured one."""
     DBOS.destroy()
     DBOS(config=config | {"kafka_queue_polling_interval_sec": 0.25})  # type: ignore[arg-type]
     declare(kafka, [topic], ordering=ordering)
@@ -288,7 +287,7 @@ def test_the_own_queues_exist_only_where_a_consumer_needs_them(
 def test_a_redelivered_message_is_skipped(
     unlaunched: type[DBOS], config: Config, database_url: str, cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R167, R169."""
+    """03 R167, R169."""
     # Means "off" to the client library, but is not recognised (R165): nothing is ever committed.
     received = declare({**kafka, "enable.auto.commit": "f"}, [topic])
     cluster.produce(topic, numbered(5))
@@ -308,7 +307,7 @@ def test_a_redelivered_message_is_skipped(
 def test_the_offset_is_committed_only_after_the_workflows_are(
     unlaunched: type[DBOS], config: Config, database_url: str, cluster: MockCluster, topic: str, kafka: Config
 ) -> None:
-    """R169, R170: a batch that could not be enqueued before the shutdown comes again."""
+    """03 R169, R170: a batch that could not be enqueued before the shutdown comes again."""
     received = declare(kafka, [topic], batch_size=2)
     DBOS.launch()
     cluster.produce(topic, [b"first"])
@@ -340,7 +339,7 @@ def test_a_batch_that_fails_is_tried_again_until_it_succeeds(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """R170."""
+    """03 R170."""
     monkeypatch.setattr(consumers, "FIRST_WAIT_SECONDS", 0.05)
     received = declare(kafka, [topic])
     DBOS.launch()
@@ -377,7 +376,7 @@ def test_a_message_that_cannot_be_stored_is_logged_counted_and_passed_over(
     dbos_log: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """R171; section 15, 19."""
+    """03 R171; section 15, 19."""
     DBOS(config=config | {"serializer": Picky()})  # type: ignore[arg-type]
     received = declare(kafka, [topic])
     DBOS.launch()
@@ -401,7 +400,7 @@ def test_an_outage_of_the_broker_is_reported_and_survived(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """R165: error_cb is called for every error, and what it raises is contained. Section 15, 19: one line per kind."""
+    """03 R165: error_cb is called for every error, what it raises is contained. Section 15, 19: a line per kind."""
     own = MockCluster()
     own.create_topic(topic)
     errors: list[Any] = []
@@ -437,7 +436,7 @@ def test_error_events_among_the_messages_are_logged(
     dbos_log: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """R172."""
+    """03 R172."""
     # With the newer protocol the broker does not tell a member about topics that it does not know.
     received = declare({**kafka, **CLASSIC_PROTOCOL}, [topic, f"{topic}-missing"])
     DBOS.launch()
@@ -454,7 +453,7 @@ def test_offsets_that_cannot_be_stored_only_warn(
     dbos_log: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """R172: as when the partition was given to another member meanwhile."""
+    """03 R172: as when the partition was given to another member meanwhile."""
 
     class Message:
         def topic(self) -> str:
@@ -479,7 +478,7 @@ def test_offsets_that_cannot_be_stored_only_warn(
 def test_repeated_errors_are_logged_once_in_a_while_with_their_number(
     dbos_log: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Section 15, 19."""
+    """03 section 15, 19."""
     now = 100.0
     errors = RepeatedErrors("broker", lambda: now)
     for _ in range(50):
@@ -508,7 +507,7 @@ def test_a_consumer_that_breaks_is_made_anew(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """R172: what another callback raises comes out of the client."""
+    """03 R172: what another callback raises comes out of the client."""
     monkeypatch.setattr(consumers, "FIRST_WAIT_SECONDS", 0.05)
     broken = threading.Event()
 
@@ -525,112 +524,3 @@ def test_a_consumer_that_breaks_is_made_anew(
     cluster.produce(topic, [b"after"])
     assert received.wait_for(2) == [b"before", b"after"]
     assert "is made anew in 0.05 s: from stats_cb" in caplog.text
-
-
-# --- order
-
-
-def test_creation_times_grow_within_a_key(
-    unlaunched: type[DBOS], config: Config, database_url: str, cluster: MockCluster, topic: str, kafka: Config
-) -> None:
-    """R173: also from one process to the next."""
-    gate = Gate()
-
-    @DBOS.kafka_consumer(kafka, [topic], ordering="partition")
-    @DBOS.workflow(name="on_message")
-    def on_message(message: KafkaMessage) -> None:
-        gate.wait()
-
-    def times(partition: int) -> list[int]:
-        found = [row for row in kafka_rows(database_url) if row["queue_partition_key"].endswith(f":{partition}")]
-        return [row["created_at"] for row in sorted(found, key=lambda row: int(row["workflow_uuid"].rsplit("-")[-1]))]
-
-    cluster.produce(topic, numbered(300), partition=0)
-    cluster.produce(topic, numbered(10), partition=1)
-    DBOS.launch()
-    wait_until(lambda: len(kafka_rows(database_url)) == 310)
-    for partition, count in ((0, 300), (1, 10)):
-        found = times(partition)
-        assert len(found) == count
-        assert found == sorted(set(found))
-    # As if many had come within a millisecond: what waits is younger than the clock.
-    future = int(time.time() * 1000) + 1_000_000
-    rows(database_url, "UPDATE workflow_status SET created_at = created_at + 1000000 WHERE status = 'ENQUEUED'")
-    newest = max(times(0))
-    DBOS.destroy()
-    cluster.produce(topic, numbered(3), partition=0)
-    DBOS(config=config)  # type: ignore[arg-type]
-    DBOS.launch()
-    wait_until(lambda: len(kafka_rows(database_url)) == 313)
-    assert times(0)[-3:] == [newest + 1, newest + 2, newest + 3]
-    assert newest > future - 1_000_000
-    gate.open()
-
-
-def test_rows_without_a_key_share_the_time_of_their_batch(
-    unlaunched: type[DBOS], database_url: str, cluster: MockCluster, topic: str, kafka: Config
-) -> None:
-    """R173."""
-    received = declare(kafka, [topic], batch_size=1000)
-    cluster.produce(topic, numbered(300))
-    DBOS.launch()
-    received.wait_for(300)
-    found = kafka_rows(database_url)
-    assert len({row["created_at"] for row in found}) < 100
-    assert all(row["created_at"] <= row["started_at_epoch_ms"] for row in found)
-
-
-@pytest.mark.parametrize("ordering", ["partition", "topic"])
-def test_messages_of_a_key_run_one_at_a_time_in_order(
-    unlaunched: type[DBOS], database_url: str, cluster: MockCluster, topic: str, kafka: Config, ordering: Any
-) -> None:
-    """R174: a failed message does not stop the next one; keys are independent of each other."""
-    lock = threading.Lock()
-    running: dict[int, int] = {}
-    seen: dict[int, list[Any]] = {0: [], 1: []}
-    most = 0
-    both = threading.Event()
-
-    @DBOS.kafka_consumer(kafka, [topic], ordering=ordering)
-    @DBOS.workflow(name="on_message")
-    def on_message(message: KafkaMessage) -> None:
-        nonlocal most
-        partition = message.partition
-        assert partition is not None
-        with lock:
-            running[partition] = running.get(partition, 0) + 1
-            most = max(most, running[partition] if ordering == "partition" else sum(running.values()))
-            if sum(running.values()) == 2:
-                both.set()
-            seen[partition].append(message.value)
-        if ordering == "partition" and message.offset == 0:
-            # The other partition does not wait for this one.
-            both.wait(10)
-        with lock:
-            running[partition] -= 1
-        if message.value == b"3":
-            raise ValueError("this one fails")
-
-    cluster.produce(topic, numbered(30), partition=0)
-    cluster.produce(topic, numbered(30), partition=1)
-    DBOS.launch()
-    wait_until(lambda: len(seen[0]) + len(seen[1]) == 60)
-    assert seen == {0: numbered(30), 1: numbered(30)}
-    assert most == 1
-    assert both.is_set() == (ordering == "partition")
-    wait_until(lambda: all(row["status"] in ("SUCCESS", "ERROR") for row in kafka_rows(database_url)))
-    assert [row["status"] for row in kafka_rows(database_url)].count("ERROR") == 2
-
-
-def test_many_messages_are_enqueued_in_batches(
-    unlaunched: type[DBOS], database_url: str, cluster: MockCluster, topic: str, kafka: Config
-) -> None:
-    """R169: and what is ambient at the declaration does not reach their workflows."""
-    with SetEnqueueOptions(priority=5, deduplication_id="d"):
-        received = declare(kafka, [topic])
-        cluster.produce(topic, numbered(2_000))
-        DBOS.launch()
-    assert sorted(received.wait_for(2_000)) == sorted(numbered(2_000))
-    found = kafka_rows(database_url)
-    assert len(found) == 2_000
-    assert {(row["priority"], row["deduplication_id"]) for row in found} == {(0, None)}

@@ -53,7 +53,7 @@ def declared_config(config: dict[str, Any], topics: list[str], name: str = "on_m
     ],
 )
 def test_arguments_without_meaning_are_refused(arguments: dict[str, Any]) -> None:
-    """R162."""
+    """03 R162."""
     whole = {"config": NOWHERE, "topics": ["orders"]} | arguments
     workflow = declare_workflow()
     with pytest.raises(DBOSInitializationError):
@@ -62,7 +62,7 @@ def test_arguments_without_meaning_are_refused(arguments: dict[str, Any]) -> Non
 
 
 def test_two_consumers_of_one_group_may_not_take_the_same_topic() -> None:
-    """R162."""
+    """03 R162."""
     DBOS.kafka_consumer(NOWHERE, ["orders", "returns"])(declare_workflow("first"))
     with pytest.raises(DBOSInitializationError, match=r"'first' and 'second'.*'returns'"):
         DBOS.kafka_consumer(NOWHERE, ["returns", "others"])(declare_workflow("second"))
@@ -70,7 +70,7 @@ def test_two_consumers_of_one_group_may_not_take_the_same_topic() -> None:
 
 
 def test_two_consumers_of_one_group_with_different_topics_only_warn(caplog: pytest.LogCaptureFixture) -> None:
-    """R162."""
+    """03 R162."""
     DBOS.kafka_consumer(NOWHERE, ["orders"])(declare_workflow("first"))
     DBOS.kafka_consumer({**NOWHERE, "group.id": "other"}, ["orders"])(declare_workflow("second"))
     assert "share" not in caplog.text
@@ -80,13 +80,13 @@ def test_two_consumers_of_one_group_with_different_topics_only_warn(caplog: pyte
 
 
 def test_an_unregistered_function_is_refused() -> None:
-    """R162."""
+    """03 R162."""
     with pytest.raises(DBOSWorkflowFunctionNotFoundError):
         DBOS.kafka_consumer(NOWHERE, ["orders"])(lambda message: None)
 
 
 def test_without_the_client_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Section 12."""
+    """03 section 12."""
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     with pytest.raises(DBOSException, match="confluent_kafka") as refused:
         DBOS.kafka_consumer(NOWHERE, ["orders"])(declare_workflow())
@@ -94,7 +94,7 @@ def test_without_the_client_library_the_error_says_what_to_install(monkeypatch: 
 
 
 def test_the_configuration_is_copied_and_completed() -> None:
-    """R165."""
+    """03 R165."""
     given: dict[str, Any] = dict(NOWHERE)
     assert declared_config(given, ["orders"]) == {
         **NOWHERE,
@@ -105,7 +105,7 @@ def test_the_configuration_is_copied_and_completed() -> None:
 
 
 def test_a_chosen_start_is_kept() -> None:
-    """R165."""
+    """03 R165."""
     assert declared_config({**NOWHERE, "auto.offset.reset": "latest"}, ["orders"])["auto.offset.reset"] == "latest"
 
 
@@ -113,7 +113,7 @@ def test_a_chosen_start_is_kept() -> None:
 def test_offsets_are_never_stored_before_the_workflows_are(
     value: Any, warns: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """R165."""
+    """03 R165."""
     config = declared_config({**NOWHERE, "enable.auto.offset.store": value}, ["orders"])
     assert config["enable.auto.offset.store"] is False
     assert ("enable.auto.offset.store" in caplog.text) == warns
@@ -124,7 +124,7 @@ def test_offsets_are_never_stored_before_the_workflows_are(
     [(False, True), (0, True), ("FALSE", True), ("0", True), (True, True), ("true", "true"), ("no", "no")],
 )
 def test_automatic_commits_are_switched_on(value: Any, expected: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """R165: other texts than `false` and `0` are not recognised."""
+    """03 R165: other texts than `false` and `0` are not recognised."""
     config = declared_config({**NOWHERE, "enable.auto.commit": value}, ["orders"])
     assert config["enable.auto.commit"] is expected or config["enable.auto.commit"] == expected
     assert ("enable.auto.commit" in caplog.text) == (value in (False, "FALSE", "0"))
@@ -134,7 +134,7 @@ def test_automatic_commits_are_switched_on(value: Any, expected: Any, caplog: py
 def test_a_missing_group_is_made_of_the_name_and_the_topics(
     missing: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """R165: as the reference release makes it, so that its offsets are found."""
+    """03 R165: as the reference release makes it, so that its offsets are found."""
     config = {"bootstrap.servers": "localhost:1", **missing}
     group = declared_config(config, ["to.p_ic-1", "ö2"], "reg_name")["group.id"]
     assert group == "dbos-kafka-group-regname-topic-1-2"

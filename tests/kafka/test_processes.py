@@ -55,7 +55,7 @@ def start_worker(database_url: str, cluster: MockCluster, topic: str, kafka: dic
 def test_after_kills_every_message_has_run_once_and_in_order(
     start_worker: StartWorker, database_url: str, cluster: MockCluster, topic: str, kafka: dict[str, Any]
 ) -> None:
-    """R167, R169, R173, R174: the offsets that a killed process has not committed come again, and are recognised."""
+    """03 R167, R169, R173, R174: the offsets that a killed process has not committed come again, and are recognised."""
 
     def finished() -> int:
         (found,) = rows(database_url, "SELECT COUNT(*) AS n FROM workflow_status WHERE status = 'SUCCESS'")

@@ -14,33 +14,27 @@ that no other execution returns.
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import sys
 import time
 from typing import Any
+
+import obeying
+from obeying import obey, open_log, say
 
 from dbos import DBOS, SetWorkflowID
 from dbos.error import DBOSException
 from dbos.ids import new_id
 
-URL, LOG, EXECUTOR = sys.argv[1:4]
 QUEUE = "jobs"
 STEPS = 5
 STEP_SECONDS = 0.03
 
-_log = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-
-
-def say(message: Any) -> None:
-    print(json.dumps(message), flush=True)
+note = open_log()
 
 
 @DBOS.step()
 def work(began: float) -> str:
-    # One write per line: a process killed in between leaves no half line.
-    os.write(_log, f"{DBOS.workflow_id} {DBOS.step_id} {began!r}\n".encode())
+    note(f"{DBOS.workflow_id} {DBOS.step_id} {began!r}")
     time.sleep(STEP_SECONDS)
     return new_id()
 
@@ -56,6 +50,7 @@ def fill(count: int) -> None:
     for number in range(count):
         with SetWorkflowID(f"job-{number}"):
             DBOS.enqueue_workflow(QUEUE, job)
+    say("filled")
 
 
 def manage(seed: int, calls: int) -> dict[str, Any]:
@@ -88,38 +83,17 @@ def manage(seed: int, calls: int) -> dict[str, Any]:
     return done
 
 
-def main() -> None:
-    DBOS(
-        config={
-            "name": "managed",
-            "application_version": "v1",
-            "executor_id": EXECUTOR,
-            "log_level": "ERROR",
-            "system_database_url": URL,
-        }
-    )
-    say("ready")
-    line = sys.stdin.readline()
-    if not line:
-        return
-    command = json.loads(line)
-    action = command.pop("action")
-    if action != "work":
-        DBOS.listen_queues([])
-    DBOS.launch()
-    say("launched")
-    if action == "fill":
-        fill(**command)
-        say("filled")
-    elif action == "manage":
-        try:
-            say(manage(**command))
-        except DBOSException as error:
-            say(repr(error))
-    else:
-        sys.stdin.readline()
-    DBOS.destroy()
+def manage_and_tell(seed: int, calls: int) -> None:
+    try:
+        say(manage(seed, calls))
+    except DBOSException as error:
+        say(repr(error))
 
 
 if __name__ == "__main__":
-    main()
+    obey(
+        {"fill": fill, "work": obeying.work, "manage": manage_and_tell},
+        name="managed",
+        log_level="ERROR",
+        idle=("fill", "manage"),
+    )

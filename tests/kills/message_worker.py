@@ -15,20 +15,15 @@ message after the other, a third many with one call, a third from steps, which a
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from typing import Any
+
+from obeying import obey, say, work
 
 from dbos import DBOS, EnqueueItem, SendMessage
 
-URL, LOG, EXECUTOR = sys.argv[1:4]
 QUEUE = "mail"
 BULK = 10
 PATIENCE_SECONDS = 3600
-
-
-def say(message: Any) -> None:
-    print(json.dumps(message), flush=True)
 
 
 def topic_of(turn: int) -> str:
@@ -74,7 +69,7 @@ async def receive_async(turns: int, senders: int) -> list[Any]:
     return [await DBOS.recv_async(topic_of(turn), PATIENCE_SECONDS) for turn in range(turns) for _ in range(senders)]
 
 
-async def fill(pairs: int, messages: int, share: int) -> None:
+async def enqueue(pairs: int, messages: int, share: int) -> None:
     turns = messages // pairs // pairs
     await DBOS.register_queue_async(QUEUE, worker_concurrency=share)
     items = []
@@ -86,35 +81,14 @@ async def fill(pairs: int, messages: int, share: int) -> None:
     await DBOS.enqueue_workflows_async(QUEUE, items)
 
 
-def main() -> None:
-    DBOS(
-        config={
-            "name": "kills",
-            "application_version": "v1",
-            "executor_id": EXECUTOR,
-            "log_level": "WARNING",
-            "system_database_url": URL,
-        }
-    )
-    say("ready")
-    line = sys.stdin.readline()
-    if not line:
-        return
-    command = json.loads(line)
-    action = command.pop("action")
-    if action != "work":
-        DBOS.listen_queues([])
-    DBOS.launch()
-    say("launched")
-    if action == "fill":
-        asyncio.run(fill(**command))
-        say("filled")
-    elif action == "read":
-        say([DBOS.retrieve_workflow(f"receiver-{number}").get_result() for number in range(command["pairs"])])
-    else:
-        sys.stdin.readline()
-    DBOS.destroy()
+def fill(pairs: int, messages: int, share: int) -> None:
+    asyncio.run(enqueue(pairs, messages, share))
+    say("filled")
+
+
+def read(pairs: int) -> None:
+    say([DBOS.retrieve_workflow(f"receiver-{number}").get_result() for number in range(pairs)])
 
 
 if __name__ == "__main__":
-    main()
+    obey({"fill": fill, "work": work, "read": read}, idle=("fill", "read"))

@@ -15,30 +15,23 @@ Step bodies note their execution in the side log, as in `worker.py`.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import sys
 import time
-from typing import Any
+
+from obeying import obey, open_log, say, work
 
 from dbos import DBOS, SetWorkflowID
 
-URL, LOG, EXECUTOR = sys.argv[1:4]
 QUEUE = "jobs"
 STEP_SECONDS = 0.03
 # A job that was enqueued by this process is held up in it.
 _holds = False
 
-_log = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+note = open_log()
 
 
 def note_step() -> None:
-    # One write per line: a process killed in between leaves no half line.
-    os.write(_log, f"{os.getpid()} {DBOS.workflow_id} {DBOS.step_id}\n".encode())
-
-
-def say(message: Any) -> None:
-    print(json.dumps(message), flush=True)
+    note(f"{os.getpid()} {DBOS.workflow_id} {DBOS.step_id}")
 
 
 @DBOS.step()
@@ -84,48 +77,29 @@ async def enqueue(number: int) -> None:
         await DBOS.enqueue_workflow_async(QUEUE, job_async if number % 2 else job, number)
 
 
-async def fill(count: int, concurrency: int) -> None:
+async def enqueue_all(count: int, concurrency: int) -> None:
     await DBOS.register_queue_async(QUEUE, global_concurrency=concurrency)
     for first in range(0, count, 500):
         await asyncio.gather(*(enqueue(number) for number in range(first, min(first + 500, count))))
 
 
-def main() -> None:
-    DBOS(
-        config={
-            "name": "kills",
-            "application_version": "v1",
-            "executor_id": EXECUTOR,
-            "log_level": "WARNING",
-            "system_database_url": URL,
-        }
-    )
-    say("ready")
-    line = sys.stdin.readline()
-    if not line:
-        return
-    command = json.loads(line)
-    action = command.pop("action")
-    if action in ("fill", "read"):
-        DBOS.listen_queues([])
-    DBOS.launch()
-    say("launched")
-    if action == "fill":
-        asyncio.run(fill(**command))
-        say("filled")
-    elif action == "read":
-        say([DBOS.retrieve_workflow(f"job-{number}").get_result() for number in range(command["count"])])
-    elif action == "hold":
-        global _holds
-        _holds = True
-        DBOS.register_queue(QUEUE, global_concurrency=1)
-        with SetWorkflowID(command["id"]):
-            DBOS.enqueue_workflow(QUEUE, holding)
-        sys.stdin.readline()
-    else:
-        sys.stdin.readline()
-    DBOS.destroy()
+def fill(count: int, concurrency: int) -> None:
+    asyncio.run(enqueue_all(count, concurrency))
+    say("filled")
+
+
+def read(count: int) -> None:
+    say([DBOS.retrieve_workflow(f"job-{number}").get_result() for number in range(count)])
+
+
+def hold_place(id: str) -> None:
+    global _holds
+    _holds = True
+    DBOS.register_queue(QUEUE, global_concurrency=1)
+    with SetWorkflowID(id):
+        DBOS.enqueue_workflow(QUEUE, holding)
+    work()
 
 
 if __name__ == "__main__":
-    main()
+    obey({"fill": fill, "work": work, "read": read, "hold": hold_place}, idle=("fill", "read"))

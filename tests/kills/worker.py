@@ -19,7 +19,6 @@ Every step body notes its execution in the side log, a file outside the database
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sqlite3
@@ -27,29 +26,25 @@ import sys
 import threading
 from typing import Any
 
+from obeying import EXECUTOR, URL, obey, open_log, say
+
 from dbos import DBOS, SetWorkflowID
 from dbos.storage import migrate_sqlite
 
-URL, LOG, EXECUTOR = sys.argv[1:4]
 if len(sys.argv) > 4:
     migrate_sqlite.LOCK_WAIT_SECONDS = float(sys.argv[4])
 
-_log = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+_note = open_log()
 # The step in which this process pauses; None in every process that is not to pause.
 _pause_at: int | None = None
 
 
 def note(what: str) -> None:
-    """One write per line: a process killed in between leaves no half line."""
-    os.write(_log, f"{os.getpid()} {what}\n".encode())
+    _note(f"{os.getpid()} {what}")
 
 
 def note_step() -> None:
     note(f"{DBOS.workflow_id} {DBOS.step_id}")
-
-
-def say(message: Any) -> None:
-    print(json.dumps(message), flush=True)
 
 
 # --- the application
@@ -218,40 +213,25 @@ def pause(workflow_id: str, kind: str, steps: int) -> list[Any]:
         return ["ERROR", type(error).__name__, str(error)]
 
 
-def main() -> None:
-    DBOS(
-        config={
-            "name": "kills",
-            "application_version": "v1",
-            "executor_id": EXECUTOR,
-            "log_level": "WARNING",
-            "system_database_url": URL,
-        }
-    )
-    say("ready")
-    line = sys.stdin.readline()
-    if not line:
-        return
-    command = json.loads(line)
-    action = command.pop("action")
-    # Before the launch, which may go on with a workflow that is to pause.
+def take_pause(command: dict[str, Any]) -> None:
+    """Before the launch, which may go on with a workflow that is to pause."""
     global _pause_at
     _pause_at = command.pop("at", None)
-    DBOS.launch()
-    say("launched")
-    if action == "load":
-        asyncio.run(load(**command))
-    elif action == "run":
-        say(asyncio.run(run(**command)))
-    elif action == "finish":
-        if command.get("take"):
-            DBOS._recover_pending_workflows([EXECUTOR])
-        say({workflow_id: outcome(workflow_id) for workflow_id in command["ids"]})
-    elif action == "pause":
-        workflow_id = command.pop("id")
-        say({workflow_id: pause(workflow_id, **command)})
-    DBOS.destroy()
+
+
+def finish(ids: list[str], take: bool = False) -> None:
+    if take:
+        DBOS._recover_pending_workflows([EXECUTOR])
+    say({workflow_id: outcome(workflow_id) for workflow_id in ids})
 
 
 if __name__ == "__main__":
-    main()
+    obey(
+        {
+            "load": lambda **command: asyncio.run(load(**command)),
+            "run": lambda **command: say(asyncio.run(run(**command))),
+            "finish": finish,
+            "pause": lambda id, **command: say({id: pause(id, **command)}),
+        },
+        before_launch=take_pause,
+    )

@@ -135,16 +135,19 @@ def test_an_error_stored_by_release_3_4_0_is_read_as_our_class(key):
 
 @pytest.mark.parametrize("key", [key for key in SAMPLES if key not in ("c1", "p2")])
 def test_an_error_is_stored_byte_for_byte_as_release_3_4_0_stores_it(key):
+    """04 R622."""
     assert base64.b64encode(pickle.dumps(SAMPLES[key], protocol=4)).decode() == STORED[key]
 
 
 def test_a_portable_error_built_with_keywords_survives_pickling():
+    """04 R615, R622, section 11, 24."""
     sample = PortableWorkflowError(message="m", name="n", data=[1])
     restored = pickle.loads(pickle.dumps(sample))
     assert attributes(restored) == {"message": "m", "name": "n", "code": None, "data": [1]}
 
 
 def test_a_portable_error_reads_as_its_message_and_compares_by_identity():
+    """04 R615."""
     sample = PortableWorkflowError("m", "n", 3)
     assert str(sample) == "m"
     assert sample != PortableWorkflowError("m", "n", 3)

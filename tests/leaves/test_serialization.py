@@ -136,6 +136,7 @@ def test_a_choice_stored_by_release_3_4_0_is_read_back():
     ],
 )
 def test_a_choice_gives_the_name_of_a_format(configured, choice, expected):
+    """04 section 6.2."""
     assert Payloads(configured).format_for(choice) == expected
 
 
@@ -165,11 +166,13 @@ def test_a_serializer_derived_from_the_portable_one_may_keep_its_name():
 @pytest.mark.skipif(pickle.DEFAULT_PROTOCOL != 4, reason="the reference texts are those of protocol 4")
 @pytest.mark.parametrize(("value", "text"), [(None, "gAROLg=="), (1, "gARLAS4="), ("v", "gASVBQAAAAAAAACMAXaULg==")])
 def test_native_values_have_the_persisted_form(value, text):
+    """04 section 6.1."""
     assert native.encode_value(value) == text
 
 
 @pytest.mark.skipif(pickle.DEFAULT_PROTOCOL != 4, reason="the reference text is that of protocol 4")
 def test_native_arguments_have_the_persisted_form():
+    """04 section 6.1, R620."""
     text = native.encode_arguments((1,), {"a": 2}, "py_pickle")
     assert text == "gASVIgAAAAAAAAB9lCiMBGFyZ3OUSwGFlIwGa3dhcmdzlH2UjAFhlEsCc3Uu"
 
@@ -234,6 +237,7 @@ def test_native_arguments_come_back_as_they_were(args, kwargs):
     ],
 )
 def test_a_value_has_its_portable_form(value, text):
+    """04 R610."""
     assert portable.serialize(value) == text
     assert native.encode_value(value, "portable_json") == text
 
@@ -243,17 +247,20 @@ def test_a_value_has_its_portable_form(value, text):
     [b"x", uuid.UUID(int=1), timedelta(1), frozenset(), object(), ValueError("x"), Plain.A, range(3), [b"x"]],
 )
 def test_what_is_not_portable_is_a_type_error_that_names_the_type(value):
+    """04 R610."""
     kind = "bytes" if isinstance(value, list) else type(value).__name__
     with pytest.raises(TypeError, match=kind):
         portable.serialize(value)
 
 
 def test_a_mapping_with_keys_that_are_no_text_is_a_type_error():
+    """04 R610."""
     with pytest.raises(TypeError, match="int"):
         portable.serialize({"a": {1: 2}})
 
 
 def test_a_value_that_contains_itself_ends_in_a_recursion_error():
+    """04 R610."""
     value: list = []
     value.append(value)
     with pytest.raises(RecursionError):
@@ -261,6 +268,7 @@ def test_a_value_that_contains_itself_ends_in_a_recursion_error():
 
 
 def test_reading_portable_json_restores_nothing():
+    """04 R611."""
     assert portable.deserialize(None) is None
     assert portable.deserialize('"2025-06-15"') == "2025-06-15"
     assert portable.deserialize("[1, Infinity]") == [1, float("inf")]
@@ -277,6 +285,7 @@ def test_a_json_value_comes_back_as_it_was(value):
 
 
 def test_portable_arguments_have_the_shared_envelope():
+    """04 R612."""
     text = native.encode_arguments((1, "x"), {"k": date(2025, 1, 1)}, "portable_json")
     assert text == '{"namedArgs":{"k":"2025-01-01"},"positionalArgs":[1,"x"]}'
     assert native.decode_arguments(text, "portable_json") == ((1, "x"), {"k": "2025-01-01"})
@@ -292,6 +301,7 @@ def test_portable_arguments_have_the_shared_envelope():
     ],
 )
 def test_portable_arguments_may_leave_parts_out(text, expected):
+    """04 R612."""
     assert native.decode_arguments(text, "portable_json") == expected
 
 
@@ -300,6 +310,7 @@ def test_portable_arguments_may_leave_parts_out(text, expected):
     ["null", "[1]", '"x"', "no json", '{"positionalArgs": {}}', '{"namedArgs": []}', '{"namedArgs": "x"}'],
 )
 def test_portable_arguments_of_another_shape_are_an_error(text):
+    """04 R612."""
     with pytest.raises((TypeError, ValueError)):
         native.decode_arguments(text, "portable_json")
 
@@ -308,6 +319,7 @@ def test_portable_arguments_of_another_shape_are_an_error(text):
 
 
 def test_a_custom_serializer_gets_the_whole_mapping_and_arguments_come_back_as_a_tuple():
+    """04 R620, section 11, 28."""
     payloads = Payloads(JsonSerializer())
     text = payloads.encode_arguments((1, 2), {"k": 3}, "custom_serializer")
     assert json.loads(text) == {"args": [1, 2], "kwargs": {"k": 3}}
@@ -315,21 +327,25 @@ def test_a_custom_serializer_gets_the_whole_mapping_and_arguments_come_back_as_a
 
 
 def test_reserved_names_are_read_by_the_built_in_readers_whatever_is_configured():
+    """04 R625, section 6.2."""
     payloads = Payloads(JsonSerializer())
     assert payloads.decode_value(native.encode_value({1}), "py_pickle") == {1}
     assert payloads.decode_value('"x"', "portable_json") == "x"
 
 
 def test_a_stored_value_without_a_format_is_read_by_the_configured_serializer():
+    """04 R625."""
     assert Payloads(JsonSerializer()).decode_value('"x"', None) == "x"
     assert native.decode_value(native.encode_value("x"), None) == "x"
 
 
 def test_no_stored_text_is_none_in_every_format():
+    """04 R625."""
     assert native.decode_value(None, "js_superjson") is None
 
 
 def test_a_format_nobody_configured_is_a_type_error_that_names_it():
+    """04 R625."""
     with pytest.raises(TypeError, match="Serialization js_superjson is not available"):
         native.decode_value("x", "js_superjson")
     with pytest.raises(TypeError, match="Serialization js_superjson is not available"):
@@ -406,10 +422,13 @@ def with_attributes(**attributes):
     ],
 )
 def test_an_exception_has_its_portable_envelope(problem, text):
+    """04 R613."""
     assert error_text(problem) == text
 
 
 def test_an_exception_without_a_text_is_stored_by_its_repr_or_a_placeholder():
+    """04 R613."""
+
     class NoStr(Exception):
         def __str__(self):
             raise RuntimeError
@@ -422,6 +441,7 @@ def test_an_exception_without_a_text_is_stored_by_its_repr_or_a_placeholder():
 
 
 def test_a_portable_error_keeps_the_name_its_author_gave_it():
+    """04 R615, section 11, 25, and 12, 11."""
     text = error_text(PortableWorkflowError("m", "OutOfStock", 5, [1]))
     assert text == '{"name":"OutOfStock","message":"m","code":5,"data":[1]}'
     restored = native.decode_error(text, "portable_json")
@@ -429,6 +449,7 @@ def test_a_portable_error_keeps_the_name_its_author_gave_it():
 
 
 def test_a_stored_portable_error_needs_name_and_message_only():
+    """04 R614."""
     restored = native.decode_error('{"message":"m","name":"n"}', "portable_json")
     assert isinstance(restored, PortableWorkflowError)
     assert (restored.code, restored.data) == (None, None)
@@ -440,6 +461,7 @@ def test_a_stored_portable_error_needs_name_and_message_only():
 
 
 def test_a_native_exception_comes_back_as_its_class():
+    """04 R620."""
     restored = native.decode_error(native.encode_error(KeyError("k")), None)
     assert type(restored) is KeyError
     assert restored.args == ("k",)
@@ -470,6 +492,7 @@ def unpicklable():
     ids=["cannot be pickled", "cannot be unpickled"],
 )
 def test_an_exception_that_does_not_survive_is_stored_as_class_and_text(problem, stored):
+    """04 R621, section 12, 12: also one that can be pickled and not read back."""
     text, name = native.encode_error_always(problem)
     restored = native.decode_error(text, name)
     assert type(restored) is Exception
@@ -478,12 +501,14 @@ def test_an_exception_that_does_not_survive_is_stored_as_class_and_text(problem,
 
 @pytest.mark.skipif(pickle.DEFAULT_PROTOCOL != 4, reason="the reference text is that of protocol 4")
 def test_the_stand_in_is_stored_as_release_3_4_0_stores_it():
+    """04 R621."""
     problem = type("L", (Exception,), {"__qualname__": "wn.<locals>.L"})("local")
     expected = "gASVKQAAAAAAAACMCGJ1aWx0aW5zlIwJRXhjZXB0aW9ulJOUjAhMOiBsb2NhbJSFlFKULg=="
     assert native.encode_error_always(problem)[0] == expected
 
 
 def test_exhausted_retries_keep_their_class_when_an_attempt_cannot_be_stored():
+    """04 R623."""
     problem = DBOSMaxStepRetriesExceeded("st", 2, [ValueError("a"), unpicklable()])
     restored = native.decode_error(*native.encode_error_always(problem))
     assert isinstance(restored, DBOSMaxStepRetriesExceeded)

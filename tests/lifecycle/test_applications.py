@@ -74,7 +74,7 @@ def test_two_applications_do_not_recover_each_others_work(app: type[DBOS], confi
 def test_a_version_of_another_application_fails_the_launch_with_both_remedies(
     app: type[DBOS], config: dict[str, Any]
 ) -> None:
-    # 01 R36, 15.2 number 17
+    # 05 R19, R100, 01 R36, 15.2 number 17
     DBOS.destroy()
     DBOS(config={**config, "name": "second-app", "log_level": "CRITICAL"})
     with pytest.raises(DBOSException, match="already registered by application 'test-app'") as raised:
@@ -84,7 +84,7 @@ def test_a_version_of_another_application_fails_the_launch_with_both_remedies(
 
 
 def test_an_unowned_version_is_claimed_and_keeps_its_timestamp(config: dict[str, Any]) -> None:
-    # 01 R36
+    # 05 R100, 01 R36
     url = config["system_database_url"]
     DBOS.migrate(url)
     rows(
@@ -105,7 +105,7 @@ def test_an_unowned_version_is_claimed_and_keeps_its_timestamp(config: dict[str,
 def test_launching_a_known_version_again_does_not_renew_it(
     app: type[DBOS], config: dict[str, Any], caplog: pytest.LogCaptureFixture, dbos_log: None
 ) -> None:
-    # 01 R36, R37, 02 R207
+    # 05 R100, 01 R36, R37, 02 R207
     (first,) = DBOS.list_application_versions()
     relaunch({**config, "application_version": "v2"})
     assert version_names() == ["v2", "v1"]
@@ -118,7 +118,7 @@ def test_launching_a_known_version_again_does_not_renew_it(
 
 
 def test_versions_have_the_documented_fields(app: type[DBOS]) -> None:
-    # 02 section 20.3
+    # 05 R100, 02 section 20.3
     (version,) = DBOS.list_application_versions()
     assert set(version) == {"version_id", "version_name", "version_timestamp", "created_at", "application_name"}
     assert uuid.UUID(version["version_id"])
@@ -128,7 +128,7 @@ def test_versions_have_the_documented_fields(app: type[DBOS]) -> None:
 
 
 def test_promoting_an_older_version_makes_it_the_latest(app: type[DBOS], config: dict[str, Any]) -> None:
-    # 01 R37
+    # 05 R101, 01 R37
     relaunch({**config, "application_version": "v2"})
     DBOS.set_latest_application_version("v1")
     assert DBOS.get_latest_application_version()["version_name"] == "v1"
@@ -136,13 +136,14 @@ def test_promoting_an_older_version_makes_it_the_latest(app: type[DBOS], config:
 
 
 async def test_the_async_forms_of_the_version_calls_do_the_same(app: type[DBOS]) -> None:
+    # 05 R101
     assert [v["version_name"] for v in await DBOS.list_application_versions_async()] == ["v1"]
     await DBOS.set_latest_application_version_async("v1")
     assert (await DBOS.get_latest_application_version_async())["version_name"] == "v1"
 
 
 def test_promoting_an_unknown_version_is_an_error_that_lists_the_known_ones(app: type[DBOS]) -> None:
-    # 02 R254, R274: silent elsewhere
+    # 05 R101 in ours, 02 R254, R274: silent elsewhere
     with pytest.raises(DBOSException, match=r"'v9' is not registered.*v1"):
         DBOS.set_latest_application_version("v9")
 
@@ -150,7 +151,7 @@ def test_promoting_an_unknown_version_is_an_error_that_lists_the_known_ones(app:
 def test_versions_of_other_applications_are_neither_listed_nor_promoted(
     app: type[DBOS], config: dict[str, Any]
 ) -> None:
-    # 01 R37, R72, 02 R208
+    # 05 R101, 01 R37, R72, 02 R208
     relaunch({**config, "name": "second-app", "application_version": "second-v1"})
     assert version_names() == ["second-v1"]
     with pytest.raises(DBOSException, match="test-app"):
@@ -159,7 +160,7 @@ def test_versions_of_other_applications_are_neither_listed_nor_promoted(
 
 
 def test_no_version_at_all_is_an_error_for_the_latest(app: type[DBOS], database_url: str) -> None:
-    # 01 3.3
+    # 05 R101, 01 3.3
     rows(database_url, "DELETE FROM application_versions")
     assert DBOS.list_application_versions() == []
     with pytest.raises(DBOSException, match="version"):
@@ -167,7 +168,7 @@ def test_no_version_at_all_is_an_error_for_the_latest(app: type[DBOS], database_
 
 
 def test_work_without_a_version_goes_to_the_latest_only(app: type[DBOS], config: dict[str, Any]) -> None:
-    # 01 R38, 02 R206
+    # 05 R102, 01 R38, 02 R206
     url = config["system_database_url"]
 
     @DBOS.workflow()

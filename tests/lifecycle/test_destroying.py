@@ -278,6 +278,43 @@ async def test_a_started_task_that_its_loop_cancels_stays_pending(app: type[DBOS
     assert status_row(database_url, "cancelled-task")["status"] == "PENDING"
 
 
+async def test_destroying_from_async_code_lets_the_loop_go_on(app: type[DBOS], config: dict[str, Any]) -> None:
+    """01 section 3.7 in ours: so async workflows on that loop finish; what takes longer is cut off and recovered."""
+    entered, go = asyncio.Event(), asyncio.Event()
+    late = asyncio.Event()
+
+    @DBOS.workflow()
+    async def soon() -> str:
+        entered.set()
+        await go.wait()
+        return await DBOS.run_step_async({"name": "last"}, lambda: "finished")
+
+    @DBOS.workflow()
+    async def never() -> None:
+        await late.wait()
+
+    with SetWorkflowID("soon"):
+        running = asyncio.ensure_future(soon())
+    await entered.wait()
+    destroyed = asyncio.ensure_future(DBOS.destroy_async(workflow_completion_timeout_sec=60))
+    await asyncio.sleep(0)
+    go.set()
+    assert await running == "finished"
+    await destroyed
+    assert state.instance is None
+    await DBOS.destroy_async()
+    assert status_row(config["system_database_url"], "soon")["status"] == "SUCCESS"
+    await asyncio.to_thread(relaunch, config)
+    with SetWorkflowID("never"):
+        cut_off = asyncio.ensure_future(never())
+    while not await DBOS.list_workflows_async(workflow_ids=["never"]):
+        await asyncio.sleep(0)
+    await DBOS.destroy_async(destroy_registry=True)
+    assert status_row(config["system_database_url"], "never")["status"] == "PENDING"
+    cut_off.cancel()
+    await asyncio.wait([cut_off])
+
+
 def test_destroying_inside_a_workflow_ends_it_like_any_other(app: type[DBOS], config: dict[str, Any]) -> None:
     # 01 R133
     url = config["system_database_url"]

@@ -209,6 +209,7 @@ def test_recovery_runs_the_body_again_with_stored_inputs_and_recorded_steps(
 def test_recovery_is_for_pending_work_of_this_executor_version_and_application_only(
     app: type[DBOS], config: dict[str, Any]
 ) -> None:
+    """03 R108, R109."""
     # 02 R153, R158, 01 R52
     url = config["system_database_url"]
 
@@ -279,7 +280,7 @@ def test_recovery_on_demand_takes_over_a_dead_executor(app: type[DBOS], config: 
 
 
 def test_recovering_a_live_execution_is_safe(app: type[DBOS], database_url: str, gate: Gate) -> None:
-    # 02 R152, R157: it loses ownership and parks; the step runs twice, its record exists once
+    # 05 R107, R108, 02 R152, R157: it loses ownership and parks; the step runs twice, its record exists once
     entered: list[int] = []
 
     @DBOS.step(name="step")
@@ -305,6 +306,7 @@ def test_recovering_a_live_execution_is_safe(app: type[DBOS], database_url: str,
 
 
 def test_recovery_keeps_the_deadline(app: type[DBOS], config: dict[str, Any]) -> None:
+    """03 R92, R111."""
     # 02 R125
     url = config["system_database_url"]
 
@@ -432,6 +434,7 @@ def test_inputs_of_an_unknown_format_leave_the_workflow_pending(
 
 
 def test_a_row_without_an_id_ends_in_a_recovery_error(app: type[DBOS], config: dict[str, Any]) -> None:
+    """03 R96."""
     # 02 R159 (a)
     url = config["system_database_url"]
 
@@ -521,7 +524,7 @@ def test_a_bad_number_of_attempts_is_refused_at_decoration(value: Any) -> None:
 
 
 def test_a_recovery_of_many_takes_each_once(app: type[DBOS], config: dict[str, Any]) -> None:
-    # 02 R155, R156
+    # 05 R108, 02 R155, R156
     url = config["system_database_url"]
     lock = threading.Lock()
     runs: dict[str, int] = {}

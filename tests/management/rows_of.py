@@ -19,6 +19,27 @@ TABLES = {
 CLOSED = '"__DBOS_STREAM_CLOSED__"'
 
 
+STATUSES = ["PENDING", "ENQUEUED", "DELAYED", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "SUCCESS", "ERROR"]
+LATER_MS = 2**50
+
+
+def add_workflow(database_url: str, workflow_id: str, status: str, **columns: Any) -> None:
+    """A workflow as some process might have left it, of a version that nobody runs here."""
+    row = {
+        "workflow_uuid": workflow_id,
+        "status": status,
+        "name": "f",
+        "application_name": "test-app",
+        "application_version": "other",
+        "created_at": 5,
+        "updated_at": 7,
+        "delay_until_epoch_ms": LATER_MS if status == "DELAYED" else None,
+    } | columns
+    names, places = ", ".join(row), ", ".join(["%s"] * len(row))
+    rows(database_url, f"INSERT INTO workflow_status ({names}) VALUES ({places})", *row.values())
+    rows(database_url, "INSERT INTO workflow_input (workflow_uuid, inputs) VALUES (%s, 'given')", workflow_id)
+
+
 def remains(database_url: str, workflow_id: str) -> list[str]:
     """The tables that have a row of the workflow."""
     return [

@@ -13,6 +13,8 @@ from dbos.storage.database import SqlStore
 from dbos.storage.store import StoreRefused
 from tests.helpers import replay, rows, status_row, step_names
 
+from .rows_of import STATUSES, add_workflow
+from .sides import Side
 from .test_forking import declare, run
 
 Config = dict[str, Any]
@@ -23,42 +25,55 @@ def attributes(workflow_id: str = "w") -> Any:
     return status.attributes
 
 
-def test_attributes_are_replaced_or_removed(app: type[DBOS], database_url: str) -> None:
-    """05 R97: in any state; `updated_at` moves; none is SQL NULL."""
-    with SetWorkflowAttributes({"a": 1, "b": {"c": 2}}):
-        run(declare(), "w", "x")
-    rows(database_url, "UPDATE workflow_status SET updated_at = 7")
-    DBOS.update_workflow_attributes("w", {"naïve ☃": [1, None, 2.5, "x"], "big": 2**60})
-    assert attributes() == {"naïve ☃": [1, None, 2.5, "x"], "big": 2**60}
-    assert status_row(database_url, "w")["updated_at"] > 7
-    for none in (None, {}):
-        DBOS.update_workflow_attributes("w", {"a": 1})
-        DBOS.update_workflow_attributes("w", none)
-        assert attributes() is None
-        assert status_row(database_url, "w")["attributes"] is None
-    DBOS.update_workflow_attributes("absent", {"a": 1})
+def test_attributes_are_replaced_or_removed(sides: list[Side], database_url: str) -> None:
+    """05 R97: in any state; `updated_at` moves; none is SQL NULL; an unknown id is ignored."""
+    three = declare()
+    for side in sides:
+        with SetWorkflowAttributes({"a": 1, "b": {"c": 2}}):
+            run(three, "w", "x")
+        rows(database_url, "UPDATE workflow_status SET updated_at = 7")
+        side.update_workflow_attributes("w", {"naïve ☃": [1, None, 2.5, "x"], "big": 2**60})
+        assert attributes() == {"naïve ☃": [1, None, 2.5, "x"], "big": 2**60}
+        assert status_row(database_url, "w")["updated_at"] > 7
+        for none in (None, {}):
+            side.update_workflow_attributes("w", {"a": 1})
+            side.update_workflow_attributes("w", none)
+            assert attributes() is None
+            assert status_row(database_url, "w")["attributes"] is None
+        side.update_workflow_attributes("absent", {"a": 1})
+        for status in STATUSES:
+            add_workflow(database_url, f"{side} {status}", status)
+            for merge in (False, True):
+                side.update_workflow_attributes(f"{side} {status}", {str(merge): status}, merge=merge)
+            assert attributes(f"{side} {status}") == {"False": status, "True": status}
 
 
-def test_merging_sets_keys_as_a_whole_and_keeps_the_others(app: type[DBOS], database_url: str) -> None:
+def test_merging_sets_keys_as_a_whole_and_keeps_the_others(sides: list[Side], database_url: str) -> None:
     """05 R97: nested objects are replaced, None becomes JSON null."""
-    run(declare(), "w", "x")
-    DBOS.update_workflow_attributes("w", {"a": 1, "b": {"c": 2, "d": 3}, "keep": [0.1]}, merge=True)
-    DBOS.update_workflow_attributes("w", {"a": None, "b": {"e": 4}, "new": "n"}, merge=True)
-    assert attributes() == {"a": None, "b": {"e": 4}, "keep": [0.1], "new": "n"}
-    DBOS.update_workflow_attributes("w", {}, merge=True)
-    assert attributes() == {"a": None, "b": {"e": 4}, "keep": [0.1], "new": "n"}
-    many = {f"key {number}": number for number in range(200)}
-    DBOS.update_workflow_attributes("w", many, merge=True)
-    assert attributes() == {"a": None, "b": {"e": 4}, "keep": [0.1], "new": "n"} | many
+    for side in sides:
+        add_workflow(database_url, f"{side}", "SUCCESS")
+
+        def merge(given: dict[str, Any], side: Side = side) -> Any:
+            side.update_workflow_attributes(f"{side}", given, merge=True)
+            return attributes(f"{side}")
+
+        merge({"a": 1, "b": {"c": 2, "d": 3}, "keep": [0.1]})
+        merged = {"a": None, "b": {"e": 4}, "keep": [0.1], "new": "n"}
+        assert merge({"a": None, "b": {"e": 4}, "new": "n"}) == merged
+        rows(database_url, "UPDATE workflow_status SET updated_at = 7")
+        assert merge({}) == merged
+        assert status_row(database_url, f"{side}")["updated_at"] > 7
+        many = {f"key {number}": number for number in range(200)}
+        assert merge(many) == merged | many
 
 
 @pytest.mark.parametrize("stored", ["null", "[1]", '"text"'])
-def test_content_that_is_no_object_counts_as_empty(app: type[DBOS], database_url: str, stored: str) -> None:
+def test_content_that_is_no_object_counts_as_empty(sides: list[Side], database_url: str, stored: str) -> None:
     """05 R97."""
-    run(declare(), "w", "x")
-    rows(database_url, "UPDATE workflow_status SET attributes = %s", stored)
-    DBOS.update_workflow_attributes("w", {"a": 1}, merge=True)
-    assert attributes() == {"a": 1}
+    for side in sides:
+        add_workflow(database_url, f"{side}", "SUCCESS", attributes=stored)
+        side.update_workflow_attributes(f"{side}", {"a": 1}, merge=True)
+        assert attributes(f"{side}") == {"a": 1}
 
 
 def test_merges_at_the_same_time_lose_nothing(app: type[DBOS]) -> None:
@@ -78,22 +93,23 @@ def test_merges_at_the_same_time_lose_nothing(app: type[DBOS]) -> None:
 
 
 @pytest.mark.parametrize("given", ["text", [1], 5, {"a": object()}, {"a": float("nan")}, {"a": "\0"}, {"a": "\ud800"}])
-def test_attributes_that_are_no_json_object_are_refused(app: type[DBOS], given: Any) -> None:
+def test_attributes_that_are_no_json_object_are_refused(sides: list[Side], given: Any) -> None:
     """05 R96, R97."""
     with SetWorkflowAttributes({"kept": True}):
         run(declare(), "w", "x")
-    for merge in (False, True):
-        with pytest.raises(DBOSException, match="attributes"):
-            DBOS.update_workflow_attributes("w", given, merge=merge)
+    for side in sides:
+        for merge in (False, True):
+            with pytest.raises(DBOSException, match="attributes"):
+                side.update_workflow_attributes("w", given, merge=merge)
     assert attributes() == {"kept": True}
 
 
-def test_none_cannot_be_merged(app: type[DBOS]) -> None:
+def test_none_cannot_be_merged(sides: list[Side]) -> None:
     """05 R97."""
-    with pytest.raises(DBOSException, match="merge"):
-        DBOS.update_workflow_attributes("w", None, merge=True)
-    with pytest.raises(DBOSException, match="merge"):
-        DBOS.update_workflow_attributes("w", {"a": 1}, merge="yes")  # type: ignore[arg-type]
+    for side in sides:
+        for given, merge in ((None, True), ({"a": 1}, "yes")):
+            with pytest.raises(DBOSException, match="merge"):
+                side.update_workflow_attributes("w", given, merge=merge)
 
 
 def test_what_the_database_refuses_is_an_error_of_ours(app: type[DBOS], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,35 +14,40 @@ from dbos.api.runtime import state
 from dbos.error import DBOSException, DBOSNonExistentWorkflowError
 from tests.helpers import Gate, replay, rows, status_row, step_names, step_rows, wait_until
 
-from .rows_of import TABLES, add_events, add_message, add_stream, remains
+from .rows_of import TABLES, add_events, add_message, add_stream, add_workflow, remains
+from .sides import Side
 from .test_forking import declare, executed, run
 
 Config = dict[str, Any]
 
 
 def fill(database_url: str, workflow_id: str) -> None:
+    """Leave it a row in every table."""
     add_events(database_url, workflow_id, (1, "k", "v"))
     add_stream(database_url, workflow_id, (1, "entry"))
     add_message(database_url, workflow_id, f"message for {workflow_id}")
 
 
-def test_a_deletion_leaves_no_row(app: type[DBOS], database_url: str) -> None:
+def test_a_deletion_leaves_no_row(sides: list[Side], database_url: str) -> None:
     """05 R94, 04 R142: unknown ids are ignored."""
     three = declare()
     for workflow_id in ("w", "v", "kept"):
         run(three, workflow_id, "x")
         fill(database_url, workflow_id)
-    DBOS.delete_workflows(["w", "absent", "v", "w"])
-    assert remains(database_url, "w") == remains(database_url, "v") == []
-    assert remains(database_url, "kept") == list(TABLES)
-    DBOS.delete_workflow("absent")
-    DBOS.delete_workflows([])
-    executed.clear()
-    assert run(three, "w", "y") == "yaybyc"
-    assert len(executed) == 3
+    for side in sides:
+        assert side.delete_workflows(["w", "absent", "v", "w"]) is None
+        assert remains(database_url, "w") == remains(database_url, "v") == []
+        assert remains(database_url, "kept") == list(TABLES)
+        assert side.delete_workflow("absent") is None
+        side.delete_workflows([])
+        executed.clear()
+        for workflow_id in ("w", "v"):
+            assert run(three, workflow_id, "y") == "yaybyc"
+            fill(database_url, workflow_id)
+        assert len(executed) == 6
 
 
-def test_children_stay_unless_they_are_to_go_too(app: type[DBOS], database_url: str) -> None:
+def test_children_stay_unless_they_are_to_go_too(sides: list[Side], database_url: str) -> None:
     """05 R94: all descendants, and no forks."""
 
     @DBOS.workflow(name="leaf")
@@ -57,24 +62,26 @@ def test_children_stay_unless_they_are_to_go_too(app: type[DBOS], database_url: 
     def tree() -> int:
         return branch() + branch()
 
-    run(tree, "t")
-    run(tree, "u")
-    fork = DBOS.fork_workflow("t", 1)
-    fork.get_result()
-    DBOS.delete_workflow("u")
-    DBOS.delete_workflow("t", delete_children=True)
-    left = {status.workflow_id for status in DBOS.list_workflows()}
-    forked = {f"{fork.workflow_id}{suffix}" for suffix in ("", "-1", "-1-1", "-3", "-3-1")}
-    assert left == {"u-1", "u-1-1", "u-3", "u-3-1"} | forked
+    left: set[str] = set()
+    for side in sides:
+        for top in ("t", f"{side}"):
+            run(tree, top)
+        fork = DBOS.fork_workflow("t", 1)
+        fork.get_result()
+        side.delete_workflow(f"{side}")
+        side.delete_workflow("t", delete_children=True)
+        left |= {f"{side}{suffix}" for suffix in ("-1", "-1-1", "-3", "-3-1")}
+        left |= {f"{fork.workflow_id}{suffix}" for suffix in ("", "-1", "-1-1", "-3", "-3-1")}
+        assert {status.workflow_id for status in DBOS.list_workflows()} == left
 
 
 @pytest.mark.parametrize("status", ["PENDING", "ENQUEUED", "DELAYED", "CANCELLED", "ERROR"])
-def test_a_workflow_in_any_state_is_deleted(app: type[DBOS], database_url: str, status: str) -> None:
+def test_a_workflow_in_any_state_is_deleted(sides: list[Side], database_url: str, status: str) -> None:
     """05 R94."""
-    run(declare(), "w", "x")
-    rows(database_url, "UPDATE workflow_status SET status = %s, application_version = 'other'", status)
-    DBOS.delete_workflow("w")
-    assert remains(database_url, "w") == []
+    for side in sides:
+        add_workflow(database_url, "w", status)
+        side.delete_workflow("w")
+        assert remains(database_url, "w") == []
 
 
 def test_the_execution_of_a_deleted_workflow_stops_and_writes_nothing(app: type[DBOS], database_url: str) -> None:

@@ -14,12 +14,11 @@ from dbos import (
     SetWorkflowID,
     SetWorkflowTimeout,
 )
-from dbos.api.runtime import state
 from dbos.error import DBOSException, DBOSNonExistentWorkflowError, DBOSWorkflowIDInUseError
-from dbos.types import Fork
 from tests.helpers import Gate, relaunch, replay, rows, status_row, step_names, step_rows, wait_until
 
 from .rows_of import add_events, add_message, add_stream, events, history, messages, remains, stream
+from .sides import Side, done
 
 Config = dict[str, Any]
 executed: list[str] = []
@@ -66,8 +65,8 @@ def test_a_fork_executes_the_steps_from_its_start_on(
     assert len(fork) == 3
 
 
-def test_what_a_fork_takes_over_from_its_source_and_what_not(app: type[DBOS], database_url: str) -> None:
-    """05 R20, R89, 02 R125."""
+def test_what_a_fork_takes_over_from_its_source_and_what_not(sides: list[Side], database_url: str) -> None:
+    """05 R20, R88, R89, R96, 02 R125."""
     three = declare()
     DBOS.register_queue("mail")
     DBOS.register_queue("held", global_concurrency=0)
@@ -79,23 +78,28 @@ def test_what_a_fork_takes_over_from_its_source_and_what_not(app: type[DBOS], da
         SetWorkflowTimeout(1000),
     ):
         DBOS.enqueue_workflow("mail", three, "x").get_result()
-    handle = DBOS.fork_workflow("w", 3, queue_name="held", queue_partition_key="p", timeout_seconds=12.3456)
-    source, fork = status_row(database_url, "w"), status_row(database_url, handle.workflow_id)
-    same = ["name", "class_name", "config_name", "application_id", "authenticated_user", "authenticated_roles"]
-    same += ["assumed_role", "serialization", "attributes", "application_name"]
-    assert [fork[name] for name in same] == [source[name] for name in same]
-    assert (fork["status"], fork["queue_name"], fork["queue_partition_key"]) == ("ENQUEUED", "held", "p")
-    assert (fork["forked_from"], fork["workflow_timeout_ms"]) == ("w", 12345)
-    for dropped in ("owner_xid", "executor_id", "application_version", "parent_workflow_id", "deduplication_id"):
-        assert fork[dropped] is None, dropped
-    for dropped in ("workflow_deadline_epoch_ms", "schedule_name", "started_at_epoch_ms", "completed_at"):
-        assert fork[dropped] is None, dropped
-    assert (fork["priority"], fork["recovery_attempts"], bool(fork["was_forked_from"])) == (0, 0, False)
-    assert bool(source["was_forked_from"])
-    (status,) = DBOS.list_workflows(forked_from="w")
-    assert status.workflow_id == handle.workflow_id
-    assert status.input == {"args": ("x",), "kwargs": {}}
-    assert [row["application_name"] for row in step_rows(database_url, handle.workflow_id)] == ["test-app"] * 2
+    for side in sides:
+        assert bool(status_row(database_url, "w")["was_forked_from"]) is (side is not sides[0])
+        handle = side.fork_workflow("w", 3, queue_name="held", queue_partition_key="p", timeout_seconds=12.3456)
+        source, fork = status_row(database_url, "w"), status_row(database_url, handle.workflow_id)
+        same = ["name", "class_name", "config_name", "application_id", "authenticated_user", "authenticated_roles"]
+        same += ["assumed_role", "serialization", "attributes", "application_name"]
+        assert [fork[name] for name in same] == [source[name] for name in same]
+        assert (fork["status"], fork["queue_name"], fork["queue_partition_key"]) == ("ENQUEUED", "held", "p")
+        assert (fork["forked_from"], fork["workflow_timeout_ms"]) == ("w", 12345)
+        for dropped in ("owner_xid", "executor_id", "application_version", "parent_workflow_id", "deduplication_id"):
+            assert fork[dropped] is None, dropped
+        for dropped in ("workflow_deadline_epoch_ms", "schedule_name", "started_at_epoch_ms", "completed_at"):
+            assert fork[dropped] is None, dropped
+        assert (fork["priority"], fork["recovery_attempts"], bool(fork["was_forked_from"])) == (0, 0, False)
+        assert bool(source["was_forked_from"])
+        (status,) = side.list_workflows(workflow_ids=[handle.workflow_id])
+        assert status.input == {"args": ("x",), "kwargs": {}}
+        assert [row["application_name"] for row in step_rows(database_url, handle.workflow_id)] == ["test-app"] * 2
+        named = side.fork_workflow("w", 1, application_version="v7")
+        row = status_row(database_url, named.workflow_id)
+        assert (row["application_version"], row["queue_name"]) == ("v7", "_dbos_internal_queue")
+    assert len(DBOS.list_workflows(forked_from="w")) == 2 * len(sides)
 
 
 def test_an_unowned_source_gives_its_fork_to_the_application_that_forks(app: type[DBOS], database_url: str) -> None:
@@ -111,7 +115,9 @@ def test_an_unowned_source_gives_its_fork_to_the_application_that_forks(app: typ
     assert {row["application_name"] for row in step_rows(database_url, handle.workflow_id)} == {"test-app"}
 
 
-def test_events_and_streams_are_those_from_before_the_cut_and_messages_stay(app: type[DBOS], database_url: str) -> None:
+def test_events_and_streams_are_those_from_before_the_cut_and_messages_stay(
+    sides: list[Side], database_url: str
+) -> None:
     """05 R89, 04 R140, R220, R221, R330."""
     run(declare(), "w", "x")
     DBOS.register_queue("held", global_concurrency=0)
@@ -119,22 +125,27 @@ def test_events_and_streams_are_those_from_before_the_cut_and_messages_stay(app:
     add_stream(database_url, "w", (1, "s1"), (3, "s3"), (2, "s2"))
     add_message(database_url, "w", "read", 1)
     add_message(database_url, "w", "unread")
-    fork = DBOS.fork_workflow("w", 3, queue_name="held").workflow_id
-    assert events(database_url, fork) == {"k": "two", "m": "m"}
-    assert history(database_url, fork) == [
-        (1, "k", "one", "py_pickle"),
-        (2, "k", "two", "py_pickle"),
-        (2, "m", "m", "py_pickle"),
-    ]
-    assert stream(database_url, fork) == [(0, 1, "s1"), (2, 2, "s2")]
-    assert messages(database_url, fork) == []
-    first = DBOS.fork_workflow("w", 1, queue_name="held").workflow_id
-    assert (events(database_url, first), stream(database_url, first), step_rows(database_url, first)) == ({}, [], [])
+    for side in sides:
+        fork = side.fork_workflow("w", 3, queue_name="held").workflow_id
+        assert events(database_url, fork) == {"k": "two", "m": "m"}
+        assert history(database_url, fork) == [
+            (1, "k", "one", "py_pickle"),
+            (2, "k", "two", "py_pickle"),
+            (2, "m", "m", "py_pickle"),
+        ]
+        assert stream(database_url, fork) == [(0, 1, "s1"), (2, 2, "s2")]
+        assert messages(database_url, fork) == []
+        first = side.fork_workflow("w", 1, queue_name="held").workflow_id
+        assert (events(database_url, first), stream(database_url, first), step_rows(database_url, first)) == (
+            {},
+            [],
+            [],
+        )
     assert messages(database_url, "w") == ["read", "unread"]
     assert events(database_url, "w") == {"k": "three", "m": "m", "late": "l"}
 
 
-def test_children_from_before_the_cut_stay_attached_or_are_replaced(app: type[DBOS], database_url: str) -> None:
+def test_children_from_before_the_cut_stay_attached_or_are_replaced(sides: list[Side], database_url: str) -> None:
     """05 R89, R90."""
 
     @DBOS.workflow(name="child")
@@ -151,10 +162,10 @@ def test_children_from_before_the_cut_stay_attached_or_are_replaced(app: type[DB
     kept = DBOS.fork_workflow("w", 3)
     assert kept.get_result() == [1, 2]
     assert [row["child_workflow_id"] for row in step_rows(database_url, kept.workflow_id)] == ["w-1", "w-2"] * 2
-    for start_step in (3, 5):
+    for side, start_step in zip(sides, (3, 5, 3, 5)):
         # Also when the source had their results: the fork awaits those in their place.
-        replaced = DBOS.fork_workflow("w", start_step, replacement_children={"w-1": "other", "absent": "x"})
-        assert replaced.get_result() == [7, 2]
+        replaced = side.fork_workflow("w", start_step, replacement_children={"w-1": "other", "absent": "x"})
+        assert done(replaced.get_result()) == [7, 2]
         recorded = step_rows(database_url, replaced.workflow_id)
         assert [row["child_workflow_id"] for row in recorded] == ["other", "w-2"] * 2
     again = DBOS.fork_workflow("w", 2)
@@ -186,22 +197,24 @@ def test_a_source_in_any_state_can_be_forked(app: type[DBOS], database_url: str)
         assert DBOS.fork_workflow("w", 2).get_result() == "w!"
 
 
-def test_a_fork_takes_the_id_of_its_block_and_refuses_one_in_use(app: type[DBOS], database_url: str) -> None:
+def test_a_fork_takes_the_id_of_its_block_and_refuses_one_in_use(sides: list[Side], database_url: str) -> None:
     """05 R88, 02 R32, R250: typed, and nothing is written."""
     run(declare(), "w", "x")
-    with SetWorkflowID("fork"):
-        first, second = DBOS.fork_workflow("w", 2), DBOS.fork_workflow("w", 2)
-    assert first.workflow_id == "fork" != second.workflow_id
-    assert first.get_result() == second.get_result()
-    count = len(rows(database_url, "SELECT 1 FROM workflow_status"))
-    for taken in ("fork", "w"):
-        with SetWorkflowID(taken), pytest.raises(DBOSWorkflowIDInUseError) as refused:
-            DBOS.fork_workflow("w", 2)
-        assert refused.value.workflow_id == taken
-    with SetWorkflowID("never"), pytest.raises(DBOSNonExistentWorkflowError):
-        DBOS.fork_workflow("absent", 1)
-    assert remains(database_url, "never") == []
-    assert len(rows(database_url, "SELECT 1 FROM workflow_status")) == count
+    for side in sides:
+        with SetWorkflowID(f"fork {side}"):
+            first, second = side.fork_workflow("w", 2), side.fork_workflow("w", 2)
+        assert first.workflow_id == f"fork {side}" != second.workflow_id
+        assert done(first.get_result()) == done(second.get_result()) == "xaxbxc"
+        count = len(rows(database_url, "SELECT 1 FROM workflow_status"))
+        for taken in (f"fork {side}", "w"):
+            with SetWorkflowID(taken), pytest.raises(DBOSWorkflowIDInUseError) as refused:
+                side.fork_workflow("w", 2)
+            assert refused.value.workflow_id == taken
+        with SetWorkflowID("never"), pytest.raises(DBOSNonExistentWorkflowError) as missing:
+            side.fork_workflow("absent", 1)
+        assert (missing.value.destination, missing.value.destination_id) == ("target", "absent")
+        assert remains(database_url, "never") == []
+        assert len(rows(database_url, "SELECT 1 FROM workflow_status")) == count
 
 
 def test_a_fork_meets_what_a_workflow_of_its_id_has_left_behind(app: type[DBOS], database_url: str) -> None:
@@ -215,18 +228,6 @@ def test_a_fork_meets_what_a_workflow_of_its_id_has_left_behind(app: type[DBOS],
     DBOS.delete_workflow("v")
     with SetWorkflowID("v"):
         assert DBOS.fork_workflow("w", 3).get_result() == "xaxbxc"
-
-
-def test_a_fork_whose_answer_was_lost_finds_itself(app: type[DBOS], database_url: str) -> None:
-    """05 R57 in ours: a fork is repeated like everything else."""
-    run(declare(), "w", "x")
-    assert state.instance is not None
-    assert state.instance.engine is not None
-    store = state.instance.engine.store
-    DBOS.register_queue("held", global_concurrency=0)
-    fork = Fork("f", "w", 3, "token", "test-app", queue_name="held")
-    assert store.fork_workflow(fork, 1) is store.fork_workflow(fork, 1)
-    assert len(step_rows(database_url, "f")) == 2
 
 
 def test_a_fork_runs_on_the_version_it_names_or_the_latest(app: type[DBOS], config: Config, database_url: str) -> None:
@@ -379,10 +380,11 @@ async def test_forks_from_async_code(app: type[DBOS], database_url: str) -> None
         ({"shard_key": "s"}, "shard key"),
     ],
 )
-def test_arguments_without_a_meaning_are_refused(app: type[DBOS], given: dict[str, Any], named: str) -> None:
+def test_arguments_without_a_meaning_are_refused(sides: list[Side], given: dict[str, Any], named: str) -> None:
     """05 R88, R92, section 0."""
-    with pytest.raises(DBOSException, match=named):
-        DBOS.fork_workflow(**({"workflow_id": "w", "start_step": 1} | given))  # type: ignore[arg-type]
+    for side in sides:
+        with pytest.raises(DBOSException, match=named):
+            side.fork_workflow(**({"workflow_id": "w", "start_step": 1} | given))
     assert DBOS.list_workflows() == []
 
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
-from dbos.api.runtime import state
 from dbos.error import DBOSException, DBOSNonExistentWorkflowError
-from dbos.records import Verdict
-from dbos.types import Rewind
 from tests.helpers import Gate, relaunch, replay, rows, status_row, step_names, step_rows
 
-from .rows_of import CLOSED, add_events, add_message, add_stream, events, history, messages, stream
+from .rows_of import (
+    CLOSED,
+    add_events,
+    add_message,
+    add_stream,
+    add_workflow,
+    events,
+    history,
+    messages,
+    remains,
+    stream,
+)
+from .sides import Side, done
 from .test_forking import declare, executed, run
 
 Config = dict[str, Any]
@@ -35,66 +45,107 @@ def test_a_rewound_workflow_executes_the_steps_from_there_on(
     assert len(after) == 3
 
 
-def test_what_is_forgotten_and_what_stays(app: type[DBOS], database_url: str) -> None:
+def test_what_is_forgotten_and_what_stays(sides: list[Side], database_url: str) -> None:
     """05 R93, 04 R141, R222, R331, 02 R125."""
     three = declare()
     DBOS.register_queue("held", global_concurrency=0)
-    with SetWorkflowTimeout(1000):
-        run(three, "w", "x")
-    add_events(database_url, "w", (1, "k", "one"), (3, "k", "three"), (1, "early", "e"), (4, "late", "l"))
-    rows(
-        database_url,
-        "INSERT INTO workflow_events (workflow_uuid, key, value) VALUES ('w', 'without history', 'stays')",
-    )
-    add_stream(database_url, "w", (1, CLOSED), (2, "kept"), (3, CLOSED), (3, "behind the end"), (3, CLOSED))
-    # A value of an application that looks like the end of a stream.
-    rows(database_url, "UPDATE streams SET serialization = 'custom' WHERE \"offset\" = 4")
-    add_message(database_url, "w", "read early", 2)
-    add_message(database_url, "w", "read late", 3)
-    add_message(database_url, "w", "unread")
-    DBOS.rewind_workflow("w", start_step=3, queue_name="held", queue_partition_key="p")
-    assert list(step_names(database_url, "w")) == [1, 2]
-    assert events(database_url, "w") == {"k": "one", "early": "e", "without history": "stays"}
-    assert [entry[:2] for entry in history(database_url, "w")] == [(1, "early"), (1, "k")]
-    assert stream(database_url, "w") == [(0, 1, CLOSED), (1, 2, "kept"), (3, 3, "behind the end"), (4, 3, CLOSED)]
-    assert messages(database_url, "w") == ["read early"]
-    assert rows(database_url, "SELECT 1 FROM workflow_output") == []
-    row = status_row(database_url, "w")
-    assert (row["status"], row["queue_name"], row["queue_partition_key"]) == ("ENQUEUED", "held", "p")
-    assert (row["recovery_attempts"], row["application_version"], row["workflow_timeout_ms"]) == (0, "v1", 1_000_000)
-    for cleared in ("owner_xid", "workflow_deadline_epoch_ms", "deduplication_id", "completed_at", "output", "error"):
-        assert row[cleared] is None, cleared
+    for side in sides:
+        w = f"{side}"
+        with SetWorkflowTimeout(1000):
+            run(three, w, "x")
+        add_events(database_url, w, (1, "k", "one"), (3, "k", "three"), (1, "early", "e"), (4, "late", "l"))
+        rows(
+            database_url,
+            "INSERT INTO workflow_events (workflow_uuid, key, value) VALUES (%s, 'without history', 'stays')",
+            w,
+        )
+        add_stream(database_url, w, (1, CLOSED), (2, "kept"), (3, CLOSED), (3, "behind the end"), (3, CLOSED))
+        # A value of an application that looks like the end of a stream.
+        rows(database_url, "UPDATE streams SET serialization = 'custom' WHERE \"offset\" = 4")
+        add_message(database_url, w, f"{w} read early", 2)
+        add_message(database_url, w, f"{w} read late", 3)
+        add_message(database_url, w, f"{w} unread")
+        side.rewind_workflow(w, start_step=3, queue_name="held", queue_partition_key="p")
+        assert list(step_names(database_url, w)) == [1, 2]
+        assert events(database_url, w) == {"k": "one", "early": "e", "without history": "stays"}
+        assert [entry[:2] for entry in history(database_url, w)] == [(1, "early"), (1, "k")]
+        assert stream(database_url, w) == [(0, 1, CLOSED), (1, 2, "kept"), (3, 3, "behind the end"), (4, 3, CLOSED)]
+        assert messages(database_url, w) == [f"{w} read early"]
+        assert "workflow_output" not in remains(database_url, w)
+        row = status_row(database_url, w)
+        assert (row["status"], row["queue_name"], row["queue_partition_key"]) == ("ENQUEUED", "held", "p")
+        assert (row["recovery_attempts"], row["application_version"], row["workflow_timeout_ms"]) == (
+            0,
+            "v1",
+            1_000_000,
+        )
+        for cleared in (
+            "owner_xid",
+            "workflow_deadline_epoch_ms",
+            "deduplication_id",
+            "completed_at",
+            "output",
+            "error",
+        ):
+            assert row[cleared] is None, cleared
 
 
 @pytest.mark.parametrize("status", ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"])
-def test_whatever_has_ended_can_be_rewound(app: type[DBOS], database_url: str, status: str) -> None:
+def test_whatever_has_ended_can_be_rewound(sides: list[Side], database_url: str, status: str) -> None:
     """05 R92."""
     run(declare(), "w", "x")
-    rows(database_url, "UPDATE workflow_status SET status = %s", status)
-    assert DBOS.rewind_workflow("w").get_result() == "xaxbxc"
+    for side in sides:
+        rows(database_url, "UPDATE workflow_status SET status = %s", status)
+        executed.clear()
+        assert done(side.rewind_workflow("w").get_result()) == "xaxbxc"
+        assert executed == ["w xa", "w xb", "w xc"]
 
 
 @pytest.mark.parametrize("status", ["PENDING", "ENQUEUED", "DELAYED"])
-def test_what_has_not_ended_is_not_rewound(app: type[DBOS], database_url: str, status: str) -> None:
+def test_what_has_not_ended_is_not_rewound(sides: list[Side], database_url: str, status: str) -> None:
     """05 R92."""
     run(declare(), "w", "x")
     rows(database_url, "UPDATE workflow_status SET status = %s, application_version = 'v0'", status)
     before = (status_row(database_url, "w"), step_rows(database_url, "w"))
-    with pytest.raises(DBOSException, match=f"{status}.*Cancel it first"):
-        DBOS.rewind_workflow("w")
+    for side in sides:
+        with pytest.raises(DBOSException, match=f"{status}.*Cancel it first"):
+            side.rewind_workflow("w")
     assert (status_row(database_url, "w"), step_rows(database_url, "w")) == before
 
 
-def test_arguments_of_a_rewind(app: type[DBOS]) -> None:
+def test_of_several_rewinds_at_the_same_time_one_is_done(sides: list[Side], database_url: str) -> None:
+    """05 R92, R109: the others find that it has not ended any more."""
+    add_workflow(database_url, "w", "SUCCESS")
+    together, answers = threading.Barrier(len(sides)), list[str]()
+
+    def rewind(side: Side) -> None:
+        together.wait(60)
+        try:
+            side.rewind_workflow("w", queue_name="nowhere")
+            answers.append("rewound")
+        except DBOSException:
+            answers.append("refused")
+
+    threads = [threading.Thread(target=rewind, args=(side,)) for side in sides]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(answers) == ["refused", "refused", "refused", "rewound"]
+
+
+def test_arguments_of_a_rewind(sides: list[Side]) -> None:
     """05 R92."""
-    for step in (0, -1):
-        with pytest.raises(ValueError, match="from 1 on"):
-            DBOS.rewind_workflow("w", start_step=step)
-    for given in ({"start_step": True}, {"start_step": "1"}, {"queue_name": 1}, {"application_version": 1}):
-        with pytest.raises(DBOSException):
-            DBOS.rewind_workflow("w", **given)  # type: ignore[arg-type]
-    with pytest.raises(DBOSNonExistentWorkflowError, match="absent"):
-        DBOS.rewind_workflow("absent")
+    wrong: list[dict[str, Any]] = [{"start_step": True}, {"start_step": "1"}, {"queue_name": 1}]
+    for side in sides:
+        for step in (0, -1):
+            with pytest.raises(ValueError, match="from 1 on"):
+                side.rewind_workflow("w", start_step=step)
+        for given in (*wrong, {"application_version": 1}, {"queue_partition_key": 1}, {"shard_key": "s"}):
+            with pytest.raises(DBOSException):
+                side.rewind_workflow("w", **given)
+        with pytest.raises(DBOSNonExistentWorkflowError, match="absent"):
+            side.rewind_workflow("absent")
 
 
 def test_a_rewound_workflow_can_be_given_another_version(app: type[DBOS], config: Config, database_url: str) -> None:
@@ -155,24 +206,8 @@ def test_a_cancelled_rewound_workflow_does_not_remember_its_queue(app: type[DBOS
     assert status_row(database_url, "w")["queue_name"] == "held"
 
 
-def test_a_rewind_whose_answer_was_lost_is_not_done_twice(app: type[DBOS], database_url: str) -> None:
-    """05 R57 in ours: also when the workflow has run and ended meanwhile."""
-    run(declare(), "w", "x")
-    assert state.instance is not None
-    assert state.instance.engine is not None
-    store = state.instance.engine.store
-    rewind = Rewind("w", 2, "0197-token")
-    assert store.rewind_workflow(rewind, 1) is Verdict.APPLIED
-    assert store.rewind_workflow(rewind, 1) is Verdict.APPLIED
-    state.instance.engine.note_changed()
-    assert DBOS.retrieve_workflow("w").get_result() == "xaxbxc"
-    steps = step_rows(database_url, "w")
-    assert store.rewind_workflow(rewind, 1) is Verdict.APPLIED
-    assert (step_rows(database_url, "w"), status_row(database_url, "w")["status"]) == (steps, "SUCCESS")
-
-
 def test_in_workflow_code_a_rewind_is_one_step(app: type[DBOS], config: Config, database_url: str) -> None:
-    """05 R67, R68: what is refused is recorded too."""
+    """05 R67, R68, 03 R106: what is refused is recorded too."""
     run(declare(), "w", "x")
 
     @DBOS.workflow()

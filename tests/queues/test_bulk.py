@@ -388,7 +388,7 @@ def test_each_item_is_a_step_of_its_own(app: type[DBOS], config: Config, databas
 
 
 def test_what_single_enqueues_have_recorded_is_continued(app: type[DBOS], config: Config, database_url: str) -> None:
-    """And the other way round: the records are the same."""
+    """05 R96, And the other way round: the records are the same."""
     echo = declare_echo()
     together = False
 

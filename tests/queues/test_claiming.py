@@ -121,7 +121,7 @@ def test_never_more_run_at_once_than_the_limit_and_as_many(app: type[DBOS], limi
 
 
 def test_a_process_claims_no_more_than_its_threads_can_begin(config: Config, database_url: str) -> None:
-    """03 section 15, 2 and 3."""
+    """03 R77; section 15, 2 and 3: what waits for a thread stays in the queue, where others find it."""
     gate = Gate()
     DBOS(config=config | {"max_executor_threads": 3})
 
@@ -230,7 +230,7 @@ def test_a_rate_limit_holds_in_every_window(app: type[DBOS], database_url: str, 
 
 
 def test_a_start_does_not_wait_for_a_poll(app: type[DBOS]) -> None:
-    """03 section 15, 1: with an interval of a minute a poll would be noticed."""
+    """03 R65, R70; section 15, 1: with an interval of a minute a poll would be noticed."""
     meter = Meter()
     work = declare(meter, seconds=0)
     DBOS.register_queue("serial", global_concurrency=1, polling_interval_sec=60)
@@ -244,7 +244,7 @@ def test_a_start_does_not_wait_for_a_poll(app: type[DBOS]) -> None:
 
 
 def test_a_row_that_nobody_announced_is_found(app: type[DBOS], database_url: str) -> None:
-    """The safety net: other clients write rows without a word."""
+    """03 R67: the safety net, since other clients write rows without a word."""
     work = declare(Meter())
     queue = DBOS.register_queue("mail", global_concurrency=0)
     handle = DBOS.enqueue_workflow("mail", work, 1)

@@ -181,7 +181,7 @@ def test_ambient_options_of_an_enqueue_by_function(app: type[DBOS], database_url
 
 
 def test_options_of_an_enqueue_by_name(app: type[DBOS], database_url: str) -> None:
-    """03 R30, R39, R41 and section 4.2."""
+    """05 R96, 03 R30, R39, R41 and section 4.2."""
     options: EnqueueOptions = {
         "workflow_name": "unknown here",
         "queue_name": NOWHERE,

@@ -133,7 +133,7 @@ def test_a_limit_per_partition_and_process(app: type[DBOS]) -> None:
     assert most == {"a": 2, "b": 2}
 
 
-@pytest.mark.parametrize("how", ["cancel", "delete"])
+@pytest.mark.parametrize("how", ["cancel", "delete", "resume"])
 def test_a_start_that_is_taken_back_gives_its_slot_of_the_rate_limit_back(
     app: type[DBOS], database_url: str, how: str
 ) -> None:
@@ -155,6 +155,8 @@ def test_a_start_that_is_taken_back_gives_its_slot_of_the_rate_limit_back(
     assert status_row(database_url, second.workflow_id)["status"] == "ENQUEUED"
     if how == "cancel":
         DBOS.cancel_workflow(first.workflow_id)
+    elif how == "resume":
+        DBOS.resume_workflow(first.workflow_id, queue_name="elsewhere")
     else:
         rows(database_url, "DELETE FROM workflow_status WHERE workflow_uuid = %s", first.workflow_id)
     assert second.get_result() == 2
@@ -217,7 +219,7 @@ def test_arguments_that_cannot_be_read_end_the_workflow_and_others_run(app: type
 
 
 def test_work_without_a_version_waits_for_the_latest(app: type[DBOS], config: Config, database_url: str) -> None:
-    """03 R71: it is not for older versions."""
+    """03 R41, R71: it is not for older versions."""
     echo = declare_echo()
     DBOS.register_queue("mail")
     DBOS.destroy()

@@ -39,7 +39,7 @@ def start_worker(database_url: str) -> Iterator[StartWorker]:
 
 @pytest.mark.parametrize("limits", campaign.LIMITS, ids=[limits.name for limits in campaign.LIMITS])
 def test_limits_are_exact_over_processes_and_versions(database_url: str, tmp_path: Path, limits: Limits) -> None:
-    """03 R75, R78, R80, R89 and section 15, 4: four processes of two versions on one queue; and the limits are used."""
+    """03 R75, R78, R80, R86, R88, R89; section 15, 4: four processes of two versions on one queue, and it is used."""
     outcome = campaign.run(database_url, limits, TASKS, tmp_path)
     assert outcome.violations == []
     assert outcome.utilisation > ENOUGH_IN_TESTS
@@ -56,6 +56,30 @@ def test_an_enqueue_is_started_by_another_process_within_milliseconds(
     for _ in range(20):
         delays.append(DBOS.enqueue_workflow_with_options(options, time.time()).get_result())
     assert median(delays) < 0.25
+
+
+def test_every_process_serves_every_queue(app: type[DBOS], start_worker: StartWorker) -> None:
+    """03 R66: nothing ties a queue to a process."""
+    names = ("mail", "print")
+    for name in names:
+        DBOS.register_queue(name, worker_concurrency=1)
+    for worker in [start_worker(executor_id, "v1") for executor_id in ("one", "two")]:
+        wait_until_ready(worker)
+    seen: dict[str, set[str]] = {name: set() for name in names}
+
+    def both_have_worked_on_all() -> bool:
+        handles = {
+            name: [
+                DBOS.enqueue_workflow_with_options({"workflow_name": "busy", "queue_name": name}, 0.01)
+                for _ in range(4)
+            ]
+            for name in names
+        }
+        for name in names:
+            seen[name].update(handle.get_result() for handle in handles[name])
+        return all(seen[name] == {"one", "two"} for name in names)
+
+    wait_until(both_have_worked_on_all)
 
 
 def test_the_work_of_a_killed_process_is_finished_by_its_successor(

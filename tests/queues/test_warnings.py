@@ -97,6 +97,7 @@ def test_a_partition_key_missing_or_without_effect(app: type[DBOS], log: pytest.
 def test_a_replay_and_the_librarys_own_queues_give_no_warning(
     app: type[DBOS], config: Config, log: pytest.LogCaptureFixture
 ) -> None:
+    """03 R2: the library's own queues may be named."""
     echo = declare_echo()
 
     @DBOS.workflow()
@@ -169,3 +170,26 @@ def test_changing_or_deleting_a_queue_of_another_application_names_the_owner(
         "Queue 'foreign', which application 'test-app' has deleted, belongs to application 'other-app'",
     ]
     assert DBOS.list_queues(application_name="") == []
+
+
+@pytest.mark.parametrize("what", ["nothing", "waiting", "delayed", "ended"])
+def test_deleting_a_queue_on_which_something_waits_is_told(
+    app: type[DBOS], log: pytest.LogCaptureFixture, what: str
+) -> None:
+    """03 R16, section 14: it stays there, and nobody would notice."""
+    echo = declare_echo()
+    queue = DBOS.register_queue("mail", global_concurrency=0)
+    other = DBOS.register_queue("other", global_concurrency=0)
+    other.enqueue(echo)
+    if what == "delayed":
+        with SetEnqueueOptions(delay_seconds=3600):
+            queue.enqueue(echo)
+    elif what != "nothing":
+        handle = queue.enqueue(echo)
+        if what == "ended":
+            queue.set_global_concurrency(1)
+            handle.get_result()
+    DBOS.delete_queue("mail")
+    DBOS.delete_queue("mail")
+    told = [message for message in log.messages if "was deleted, and workflows wait on it" in message]
+    assert len(told) == (2 if what in ("waiting", "delayed") else 0)

@@ -54,6 +54,7 @@ def clock(expression: str, count: int) -> list[str]:
     ],
 )
 def test_times_of_day(expression: str, expected: list[str]) -> None:
+    """03 R125."""
     assert clock(expression, 3) == expected
 
 
@@ -84,6 +85,7 @@ def test_times_of_day(expression: str, expected: list[str]) -> None:
     ],
 )
 def test_days(expression: str, expected: list[str]) -> None:
+    """03 R125, R126."""
     assert days(expression, 3) == expected
 
 
@@ -96,12 +98,14 @@ def test_days(expression: str, expected: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_expression_of_the_dialect_is_refused(expression: str) -> None:
+    """03 R125."""
     with pytest.raises(DBOSException, match="cron expression"):
         check_expression(expression, None, THURSDAY)
 
 
 @pytest.mark.parametrize("expression", ["R * * * *", "R(1-5) * * * *", "R/5 * * * *", "0 0 r * *"])
 def test_random_values_are_refused_since_each_process_would_draw_its_own(expression: str) -> None:
+    """03 R125; section 14."""
     with pytest.raises(DBOSException, match="random"):
         check_expression(expression, None, THURSDAY)
 
@@ -116,12 +120,14 @@ def test_names_with_an_r_are_not_random_values() -> None:
     [("0 0 1 * fri#2", "day of month '1'"), ("0 0 3 * L5", "day of month '3'"), ("0 0 15W * 1", "day of week '1'")],
 )
 def test_combinations_that_ignore_a_field_are_refused(expression: str, ignored: str) -> None:
+    """03 R126: best rejected."""
     with pytest.raises(DBOSException, match=f"the {ignored} would be ignored"):
         check_expression(expression, None, THURSDAY)
 
 
 @pytest.mark.parametrize("expression", ["0 0 31 2 *", "0 0 30 feb *", "0 0 0 1 1 * 2025"])
 def test_an_expression_that_never_matches_again_is_refused(expression: str) -> None:
+    """03 R127; section 14."""
     with pytest.raises(DBOSException, match="no time in the next 50 years"):
         check_expression(expression, None, THURSDAY)
 
@@ -134,18 +140,19 @@ def test_an_expression_is_a_text(wrong: Any) -> None:
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "", "../etc/passwd", "Europe"])
 def test_an_unknown_time_zone_is_refused(zone: str) -> None:
+    """03 R115."""
     with pytest.raises(DBOSException, match="IANA name"):
         check_expression("* * * * *", zone, THURSDAY)
 
 
 def test_an_exact_tick_at_the_start_is_not_found_again() -> None:
-    # R128
+    """03 R128."""
     assert ticks("0 * * * *", 1) == ["2026-01-01T01:00:00+00:00"]
     assert ticks("0 * * * *", 1, start=THURSDAY - timedelta(microseconds=1)) == ["2026-01-01T00:00:00+00:00"]
 
 
 def test_ticks_are_times_of_the_zone_with_its_offset() -> None:
-    # R129
+    """03 R129."""
     assert ticks("0 3 * * *", 2, zone="Europe/Berlin") == ["2026-01-01T03:00:00+01:00", "2026-01-02T03:00:00+01:00"]
     assert ticks("0 3 * * *", 1, zone="Asia/Kathmandu") == ["2026-01-02T03:00:00+05:45"]
     assert Ticks("0 3 * * *", None).after(THURSDAY) == datetime(2026, 1, 1, 3, tzinfo=UTC)
@@ -198,6 +205,7 @@ def test_ticks_are_times_of_the_zone_with_its_offset() -> None:
     ],
 )  # fmt: skip
 def test_changes_of_daylight_saving_time(zone: str, start: str, expression: str, expected: list[str]) -> None:
+    """03 R130."""
     assert ticks(expression, len(expected), start=datetime.fromisoformat(start), zone=zone) == expected
 
 

@@ -29,10 +29,10 @@ CREATE TABLE violations (text TEXT);
 CREATE TRIGGER step_changed BEFORE UPDATE ON operation_outputs BEGIN
   INSERT INTO violations VALUES ('step ' || OLD.function_id || ' of ' || OLD.workflow_uuid || ' was changed');
 END;
--- Only with the workflow, or when it has just been rewound.
+-- Only with the workflow, or when it is rewound.
 CREATE TRIGGER step_deleted BEFORE DELETE ON operation_outputs
 WHEN EXISTS (SELECT 1 FROM workflow_status AS w WHERE w.workflow_uuid = OLD.workflow_uuid
-             AND (w.status <> 'ENQUEUED' OR w.request IS NULL OR w.request NOT LIKE '%dbos.rewind%')) BEGIN
+             AND (w.status <> 'ENQUEUED' OR NOT rewinding())) BEGIN
   INSERT INTO violations VALUES ('step ' || OLD.function_id || ' of ' || OLD.workflow_uuid || ' was deleted');
 END;
 -- Only while the workflow runs, or when it has just been forked.
@@ -43,8 +43,7 @@ WHEN NOT EXISTS (SELECT 1 FROM workflow_status AS w WHERE w.workflow_uuid = NEW.
   INSERT INTO violations VALUES ('step ' || NEW.function_id || ' of ' || NEW.workflow_uuid || ' belongs to nobody');
 END;
 CREATE TRIGGER outcome_changed BEFORE UPDATE OF status ON workflow_status
-WHEN OLD.status IN ('SUCCESS', 'ERROR') AND (NEW.request IS NULL OR NEW.request NOT LIKE '%dbos.rewind%'
-                                             OR NEW.request IS OLD.request) BEGIN
+WHEN OLD.status IN ('SUCCESS', 'ERROR') AND NOT (NEW.status = 'ENQUEUED' AND rewinding()) BEGIN
   INSERT INTO violations
   VALUES ('the outcome of ' || OLD.workflow_uuid || ' was ' || OLD.status || ', then ' || NEW.status);
 END;
@@ -54,6 +53,13 @@ WHEN (SELECT status FROM workflow_status AS w WHERE w.workflow_uuid = OLD.workfl
 END;
 CREATE TRIGGER message_changed BEFORE UPDATE ON notifications WHEN OLD.consumed OR NOT NEW.consumed BEGIN
   INSERT INTO violations VALUES ('message ' || OLD.message || ' to ' || OLD.destination_uuid || ' was received twice');
+END;
+"""
+
+# As if a program in another language had enqueued the workflows whose ids begin with `foreign`.
+_TRIGGERS += """
+CREATE TRIGGER enqueued_by_others AFTER INSERT ON workflow_status WHEN NEW.workflow_uuid LIKE 'foreign%' BEGIN
+  UPDATE workflow_status SET serialization = 'js_superjson' WHERE workflow_uuid = NEW.workflow_uuid;
 END;
 """
 
@@ -84,6 +90,9 @@ class SimulatedDatabase:
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self.connection = connect_sqlite(":memory:", check_same_thread=False)
         _template().backup(self.connection)
+        # Whether somebody is rewinding a workflow now: for the triggers.
+        self.is_rewinding = False
+        self.connection.create_function("rewinding", 0, lambda: self.is_rewinding)
         connections = SqliteConnections(":memory:", self.connection, sqlite3.connect)
         connections.now_ms = now_ms  # type: ignore[method-assign]
         self.store = SqlStore(connections)

@@ -29,6 +29,7 @@ WRITES = {
     "requeue_pending",
     "requeue_dead",
     "claim_workflows",
+    "refuse_workflow",
     "create_schedule",
     "delete_schedule",
     "set_schedule_status",
@@ -115,7 +116,18 @@ class FaultyStore:
                     return self._bounce(*args)
                 world = self._process.world
                 lost = world.database.owned_by(args[0]) if name == "requeue_dead" else []
-                answer = self._fenced(name, args, lambda: operation(*args, **kwargs))
+                once = kwargs.get("once")
+                repeats = once is not None and once in world.done
+                before = world.database.connection.total_changes
+                world.database.is_rewinding = name == "rewind_workflow"
+                try:
+                    answer = self._fenced(name, args, lambda: operation(*args, **kwargs))
+                finally:
+                    world.database.is_rewinding = False
+                if once is not None:
+                    world.done.append(once)
+                if repeats and world.database.connection.total_changes != before:
+                    world.violate(f"{name} by {self._process} was done once more after its answer was lost")
                 if name == "requeue_pending":
                     world.note_requeued(answer)
                 elif name == "requeue_dead":

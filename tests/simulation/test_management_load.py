@@ -3,33 +3,20 @@
 Whatever happens: a cancelled workflow records nothing until it is resumed, and a deleted one nothing at all; a recorded
 step is not executed again; a fork has the history of its source at one moment; a deletion leaves no row behind; and in
 the end everything is finished, with the right results.
-DBOS_SIMULATION_SEED and DBOS_SIMULATION_SEEDS as in `test_random_schedules`.
+DBOS_SIMULATION_SEED and DBOS_SIMULATION_SEEDS as in `seeds`.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 
-import pytest
-
 from .faults import SeededFaults, seeded
 from .managed import ManagedWorld
+from .seeds import check_each, in_chunks
 from .world import Result
 
-CHUNK = 50
 CALLS = {"cancel", "resume", "fork", "rewind", "delete", "attributes"}
-
-
-def seeds() -> list[int]:
-    alone = os.environ.get("DBOS_SIMULATION_SEED")
-    if alone:
-        return [int(alone)]
-    return list(range(int(os.environ.get("DBOS_SIMULATION_SEEDS", "400"))))
-
-
-CHUNKS = [seeds()[start : start + CHUNK] for start in range(0, len(seeds()), CHUNK)]
 
 
 def run(seed: int) -> tuple[ManagedWorld, Result]:
@@ -49,15 +36,9 @@ def run(seed: int) -> tuple[ManagedWorld, Result]:
     return world, world.run_two(rng.choice((0.0, 1.0, 15.0)), rng.choice((0.0, 0.01, 2.0, 30.0)))
 
 
-@pytest.mark.parametrize("chunk", CHUNKS, ids=[f"{chunk[0]}-{chunk[-1]}" for chunk in CHUNKS])
+@in_chunks(400)
 def test_managing_at_random_while_workflows_run_breaks_nothing(chunk: list[int]) -> None:
-    for seed in chunk:
-        where = f"seed {seed}, run it alone with DBOS_SIMULATION_SEED={seed}"
-        try:
-            _, result = run(seed)
-        except Exception as error:
-            raise AssertionError(f"{where}: {error!r}") from error
-        assert not result.violations, f"{where}:\n" + "\n".join(result.violations)
+    check_each(chunk, lambda seed: run(seed)[1].violations, lambda seed: "managed")
 
 
 def test_the_seeds_bring_every_call_in_states_that_allow_it_and_in_others() -> None:

@@ -16,6 +16,7 @@ from dbos.ids import new_id
 from dbos.records import Bounce, StepCompleted, Verdict
 from dbos.storage import sqlite
 from dbos.storage.database import SqlStore
+from dbos.storage.once import Once
 
 from . import machine, test_management_load, test_survivors, test_two_executions
 from .checks import BY_NAME, baselines, problems
@@ -252,6 +253,10 @@ def manage_before_the_step(patch: Patch) -> None:
     patch.setattr(SqlStore, "_recorded", recorded)
 
 
+def change_again_when_the_answer_is_lost(patch: Patch) -> None:
+    patch.setattr(Once, "is_done", lambda self, db: False)
+
+
 def stop_whoever_runs_a_cancelled_workflow(patch: Patch) -> None:
     """Also the execution that has been resumed since."""
 
@@ -313,6 +318,7 @@ MUTANTS: list[tuple[Callable[[Patch], None], Callable[[], Iterator[tuple[str, Re
     (leave_the_steps_of_the_deleted, managed),
     (manage_before_the_step, lambda: takeovers("forks", "management")),
     (stop_whoever_runs_a_cancelled_workflow, managed),
+    (change_again_when_the_answer_is_lost, managed),
 ]
 
 

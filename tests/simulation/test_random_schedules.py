@@ -1,51 +1,25 @@
 """Random schedules with random faults: whatever goes wrong, the end is that of the uninterrupted run.
 
-A failing seed is named in the assertion. DBOS_SIMULATION_SEED=n runs that one alone, DBOS_SIMULATION_SEEDS=m runs the
-first m instead of 2,000.
+DBOS_SIMULATION_SEED and DBOS_SIMULATION_SEEDS as in `seeds`.
 """
 
 from __future__ import annotations
 
-import os
-
-import pytest
-
 from .checks import problems
 from .faults import seeded
 from .scenarios import SCENARIOS
+from .seeds import check_each, in_chunks, scenario_of
 from .world import Result, World
-
-CHUNK = 50
-
-
-def seeds() -> list[int]:
-    alone = os.environ.get("DBOS_SIMULATION_SEED")
-    if alone:
-        return [int(alone)]
-    return list(range(int(os.environ.get("DBOS_SIMULATION_SEEDS", "2000"))))
-
-
-CHUNKS = [seeds()[start : start + CHUNK] for start in range(0, len(seeds()), CHUNK)]
 
 
 def run(seed: int) -> tuple[str, Result]:
-    scenario = SCENARIOS[seed % len(SCENARIOS)]
+    scenario = scenario_of(seed)
     return scenario.name, World(scenario, seeded(seed), seed=seed).run()
 
 
-@pytest.mark.parametrize("chunk", CHUNKS, ids=[f"{chunk[0]}-{chunk[-1]}" for chunk in CHUNKS])
+@in_chunks(2000)
 def test_a_random_schedule_with_faults_ends_like_the_uninterrupted_run(chunk: list[int]) -> None:
-    for seed in chunk:
-        scenario = SCENARIOS[seed % len(SCENARIOS)]
-        try:
-            found = problems(scenario, World(scenario, seeded(seed), seed=seed).run())
-        except Exception as error:
-            raise AssertionError(f"seed {seed} ({scenario.name}): {error!r}; {alone(seed)}") from error
-        assert not found, f"seed {seed} ({scenario.name}), {alone(seed)}:\n" + "\n".join(found)
-
-
-def alone(seed: int) -> str:
-    return f"run it alone with DBOS_SIMULATION_SEED={seed}"
+    check_each(chunk, lambda seed: problems(scenario_of(seed), run(seed)[1]))
 
 
 def test_a_seed_always_gives_the_same_run() -> None:

@@ -4,15 +4,12 @@ The first process freezes at a random point, a second one recovers its workflows
 up. It owns nothing any more: it stops at its next write, writes nothing, and its callers get the outcome that the
 second has recorded. (`World` checks every write against the owner, and that nobody works on after it was fenced.) In
 some runs one of the two dies as well.
-DBOS_SIMULATION_SEED and DBOS_SIMULATION_SEEDS as in `test_random_schedules`.
+DBOS_SIMULATION_SEED and DBOS_SIMULATION_SEEDS as in `seeds`.
 """
 
 from __future__ import annotations
 
-import os
 import random
-
-import pytest
 
 from dbos.records import Verdict, WorkflowFinished, WorkflowStarted
 
@@ -20,24 +17,13 @@ from .checks import baselines, problems
 from .database import SimulatedDatabase
 from .faults import SeededFaults
 from .scenarios import SCENARIOS
+from .seeds import check_each, in_chunks, scenario_of
 from .world import Result, Scenario, World
-
-CHUNK = 50
-
-
-def seeds() -> list[int]:
-    alone = os.environ.get("DBOS_SIMULATION_SEED")
-    if alone:
-        return [int(alone)]
-    return list(range(int(os.environ.get("DBOS_SIMULATION_SEEDS", "500"))))
-
-
-CHUNKS = [seeds()[start : start + CHUNK] for start in range(0, len(seeds()), CHUNK)]
 
 
 def run(seed: int) -> tuple[Scenario, World, Result]:
     rng = random.Random(seed)
-    scenario = SCENARIOS[seed % len(SCENARIOS)]
+    scenario = scenario_of(seed)
     points = len(baselines(scenario.name)[0].points)
     faults = SeededFaults(
         freeze_at=rng.randrange(points),
@@ -51,17 +37,14 @@ def run(seed: int) -> tuple[Scenario, World, Result]:
     return scenario, world, world.run_two(takeover_after, thaw_after)
 
 
-@pytest.mark.parametrize("chunk", CHUNKS, ids=[f"{chunk[0]}-{chunk[-1]}" for chunk in CHUNKS])
+def judge(seed: int) -> list[str]:
+    scenario, _, result = run(seed)
+    return problems(scenario, result)
+
+
+@in_chunks(500)
 def test_two_executions_of_one_workflow_have_one_outcome(chunk: list[int]) -> None:
-    for seed in chunk:
-        name = SCENARIOS[seed % len(SCENARIOS)].name
-        where = f"seed {seed} ({name}), run it alone with DBOS_SIMULATION_SEED={seed}"
-        try:
-            scenario, _, result = run(seed)
-        except Exception as error:
-            raise AssertionError(f"{where}: {error!r}") from error
-        found = problems(scenario, result)
-        assert not found, f"{where}:\n" + "\n".join(found)
+    check_each(chunk, judge)
 
 
 def test_most_seeds_do_bring_a_takeover_and_a_fenced_execution() -> None:

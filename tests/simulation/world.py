@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from dbos import DBOS, SetWorkflowID, SetWorkflowTimeout
 from dbos.api.runtime import state
@@ -18,6 +20,7 @@ from dbos.engine.context import Context
 from dbos.engine.engine import Engine
 from dbos.engine.registry import Registry
 from dbos.records import EFFECT_TYPES, Answer, Record, StepCompleted, Verdict, WorkflowStarted
+from dbos.storage.once import Once
 
 from .database import STREAM_OF_STEPS, SimulatedDatabase
 from .faults import Faults
@@ -106,6 +109,8 @@ class World:
         self.living: set[str] = set()
         # Workflows handed back because their process was gone, while another one ran.
         self.taken_over = 0
+        # Changes from outside that were made.
+        self.done: list[Once] = []
         self.points: list[str] = []
         self.violations: list[str] = []
         self._version = first_version
@@ -410,8 +415,11 @@ def _simulated_state(world: World) -> Iterator[None]:
     instance, registry = state.instance, state.registry
     random_state = random.getstate()
     state.instance = _Instance(world)  # type: ignore[assignment]
+    # Options are made outside of any engine, so a delay is counted from the time of the machine.
+    machine_time = SimpleNamespace(time=lambda: EPOCH_MS / 1000 + world.loop.seconds)
     try:
-        yield
+        with patch("dbos.api.options.time", machine_time), patch("dbos.api.enqueueing.time", machine_time):
+            yield
     finally:
         state.instance, state.registry = instance, registry
         random.setstate(random_state)

@@ -26,7 +26,7 @@ MANAGEMENT += ["DBOS.setWorkflowDelay", "DBOS.updateWorkflowAttributes"]
 def test_every_sync_operation_draws_and_is_recorded_as_the_table_says(
     app: type[DBOS], config: Config, database_url: str
 ) -> None:
-    """02 R87, R89, R90."""
+    """05 R67, 02 R87, R89, R90."""
 
     @DBOS.workflow(name="child")
     def child() -> int:
@@ -83,7 +83,7 @@ def test_every_sync_operation_draws_and_is_recorded_as_the_table_says(
 async def test_every_async_operation_draws_and_is_recorded_as_the_table_says(
     app: type[DBOS], config: Config, database_url: str
 ) -> None:
-    """02 R87, R88, R89."""
+    """05 R67, 02 R87, R88, R89."""
 
     @DBOS.workflow(name="child")
     async def child() -> int:
@@ -249,7 +249,7 @@ def test_values_and_arguments_are_not_compared(app: type[DBOS], config: Config) 
 
 
 def test_the_recorded_error_of_an_operation_is_raised_again(app: type[DBOS], config: Config, database_url: str) -> None:
-    """02 R94."""
+    """05 R68, 02 R94."""
 
     @DBOS.workflow()
     def late() -> None: ...

@@ -191,7 +191,7 @@ async def test_a_step_with_a_limit_sees_its_context(app: type[DBOS]) -> None:
 def test_a_preemptible_step_ends_when_its_workflow_is_cancelled(
     app: type[DBOS], database_url: str, flavour: str
 ) -> None:
-    """02 R115, R116: its clean-up is awaited, nothing is recorded, and it runs again after a resume."""
+    """05 R83, 02 R115, R116: its clean-up is awaited, nothing is recorded, and it runs again after a resume."""
     cleaned: list[str] = []
     runs: list[int] = []
 

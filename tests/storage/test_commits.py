@@ -10,6 +10,7 @@ import pytest
 from dbos.records import Answer, ExistingWorkflow, Record, Verdict
 from dbos.storage.database import SqlStore
 from dbos.storage.store import StoreRefused
+from dbos.types import WorkflowOutcome
 from tests.storage.making import LARGEST, Rows, child, claim, column, everything, finish, start, step
 
 APPLIED, FENCED, REPEATED = Verdict.APPLIED, Verdict.FENCED, Verdict.REPEATED
@@ -204,6 +205,23 @@ def test_a_finish_of_an_execution_that_lost_its_workflow_is_fenced(store: SqlSto
     assert [outcomes[w].output for w in lost[:3]] == [None, "first", None]
 
 
+def test_a_refusal_writes_the_outcome_in_a_format_of_its_own(store: SqlStore, read: Rows) -> None:
+    """04 R630, section 12, 10: status, format and error in one transaction, once, and only by the owner."""
+    store.commit([start(w, serialization="js_superjson") for w in ("mine", "lost")])
+    store.cancel_workflows(["lost"], 1)
+    for workflow_id in ("mine", "lost", "unknown"):
+        refusal = finish(workflow_id, status="ERROR", output=None, error="{}", serialization="portable_json")
+        for _ in range(2):
+            store.refuse_workflow(refusal, 5)
+    found = store.find_outcomes(["mine", "lost"])
+    assert found["mine"] == WorkflowOutcome("mine", "ERROR", None, "{}", "portable_json")
+    assert found["lost"] == WorkflowOutcome("lost", "CANCELLED", None, None, "js_superjson")
+    assert column(read, "owner_xid", "mine", "lost") == [None, None]
+    row = store.get_workflow("mine")
+    assert row is not None
+    assert row.inputs == "inputs of mine"
+
+
 def test_of_two_finishes_of_one_workflow_in_a_batch_one_is_written(store: SqlStore, read: Rows) -> None:
     store.commit([start("w"), start("v")])
     records = [finish("w"), finish("v"), finish("w", status="ERROR", output=None, error="broken")]
@@ -299,6 +317,7 @@ def test_a_child_created_before_its_parent_was_lost_is_still_ours(store: SqlStor
 
 
 def test_a_child_start_at_a_step_id_in_use_writes_nothing(store: SqlStore, read: Rows) -> None:
+    """03 R38: row, inputs and the step of the parent are one transaction."""
     store.commit([start("p"), start("there")])
     store.commit([step("p", 1)])
     before = everything(read)

@@ -79,6 +79,7 @@ def test_of_two_starts_of_one_id_exactly_one_is_applied(open_another: OpenAnothe
 
 
 def test_two_claimers_share_the_waiting_workflows(open_another: OpenAnother, database_url: str) -> None:
+    """03 R86, R87."""
     one, other = open_another(), open_another()
 
     def read(sql: str, *parameters: Any) -> list[dict[str, Any]]:

@@ -130,6 +130,7 @@ def test_children_are_the_direct_ones(store: SqlStore) -> None:
 def test_requeueing_takes_pending_workflows_of_one_executor_version_and_application(
     store: SqlStore, read: Rows
 ) -> None:
+    """03 R108, R109, R110."""
     store.commit(
         [
             start("mine"),
@@ -162,6 +163,7 @@ def test_requeueing_takes_pending_workflows_of_one_executor_version_and_applicat
 
 
 def test_claims_go_by_priority_then_age_then_id(store: SqlStore, read: Rows) -> None:
+    """03 R72."""
     enqueue(store, read, "d", priority=2, created_at=100)
     enqueue(store, read, "c", priority=1, created_at=300)
     enqueue(store, read, "b2", "b1", "b3", priority=1, created_at=200)
@@ -266,6 +268,7 @@ def test_a_claim_gives_all_that_running_the_workflow_needs(store: SqlStore, read
 
 
 def test_a_claim_takes_only_what_this_application_and_version_may_run(store: SqlStore, read: Rows) -> None:
+    """03 R71."""
     enqueue(store, read, "a-mine")
     enqueue(store, read, "b-other version", application_version="v2")
     enqueue(store, read, "c-no version", application_version=None)
@@ -283,7 +286,24 @@ def test_a_claim_takes_only_what_this_application_and_version_may_run(store: Sql
     assert ids(claim(store, "t5", application_name="other-app")) == ["d-other application"]
 
 
+def test_what_has_no_version_is_claimed_by_the_latest_one_at_that_moment(store: SqlStore, read: Rows) -> None:
+    """03 R41, R71: also when the claimer has not heard yet that it is the latest no more."""
+    enqueue(store, read, "w", application_version=None)
+    for number, version in enumerate(("v1", "v2")):
+        store.register_version(version, "test-app", number)
+        store.promote_version(version, "test-app", 10**13 + number)
+    store.register_version("v9", "other-app", 2)
+    store.promote_version("v9", "other-app", 10**15)
+    assert ids(claim(store, "t1", is_latest=True)) == []
+    assert ids(claim(store, "t2", application_version="v2", is_latest=True)) == ["w"]
+    enqueue(store, read, "x", application_version=None)
+    store.promote_version("v1", "test-app", 10**14)
+    assert ids(claim(store, "t3", application_version="v2", is_latest=True)) == []
+    assert ids(claim(store, "t4", is_latest=True)) == ["x"]
+
+
 def test_a_timeout_becomes_a_deadline_when_the_workflow_is_claimed(store: SqlStore, read: Rows) -> None:
+    """03 R92."""
     enqueue(store, read, "a-none")
     enqueue(store, read, "b-timeout", timeout_ms=5_000)
     enqueue(store, read, "c-both", timeout_ms=5_000, deadline_ms=77)
@@ -298,6 +318,7 @@ def test_a_timeout_becomes_a_deadline_when_the_workflow_is_claimed(store: SqlSto
 
 
 def test_a_lost_answer_to_a_claim_is_found_by_its_token(store: SqlStore, read: Rows) -> None:
+    """03 R95: and only what is still to be run."""
     enqueue(store, read, "w3", "w1", "w2")
     enqueue(store, read, "first", priority=-1)
     claimed = claim(store, "t", limit=3)
@@ -310,6 +331,7 @@ def test_a_lost_answer_to_a_claim_is_found_by_its_token(store: SqlStore, read: R
 
 
 def test_a_workflow_is_given_up_only_by_its_owner(store: SqlStore, read: Rows) -> None:
+    """03 R62, R96."""
     enqueue(store, read, "w")
     claim(store, "t")
     before = everything(read)
@@ -350,6 +372,7 @@ def test_waiting_work_of_other_versions_is_counted(store: SqlStore) -> None:
 
 
 def test_cancelling_takes_all_that_have_neither_succeeded_nor_failed(store: SqlStore, read: Rows) -> None:
+    """03 R52, R62."""
     every = start_in_every_status(store)
     read("UPDATE workflow_status SET queue_name = 'q', deduplication_id = workflow_uuid, started_at_epoch_ms = 7")
     store.cancel_workflows([*every, "unknown"], 1)
@@ -366,6 +389,7 @@ def test_cancelling_takes_all_that_have_neither_succeeded_nor_failed(store: SqlS
 
 
 def test_overdue_workflows_are_cancelled(store: SqlStore, read: Rows) -> None:
+    """03 R100."""
     due = {"deadline_ms": 1_000}
     store.commit([start(f"due {s}", status=s, **due) for s in STATUSES])
     store.commit(
@@ -386,6 +410,7 @@ def test_overdue_workflows_are_cancelled(store: SqlStore, read: Rows) -> None:
 
 
 def test_a_thousand_overdue_workflows_are_cancelled_at_a_time_earliest_first(store: SqlStore) -> None:
+    """03 R100."""
     many = [f"w{i:04}" for i in range(1_500)]
     store.commit([start(w, deadline_ms=10_000 - i) for i, w in enumerate(many)])
     assert sorted(store.cancel_overdue("test-app", 20_000)) == many[500:]
@@ -476,6 +501,7 @@ def test_the_version_promoted_last_is_the_latest(store: SqlStore) -> None:
 
 
 def test_promoting_claims_an_unowned_version(store: SqlStore, read: Rows) -> None:
+    """05 R101."""
     read(UNOWNED_VERSION)
     assert store.promote_version("v1", None, 6)
     assert [v["application_name"] for v in store.list_versions("test-app")] == [None]

@@ -38,7 +38,7 @@ BLOCKS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_block_can_be_used_again_but_not_inside_itself(name: str) -> None:
-    """02 R165; exceptions are not suppressed (R164)."""
+    """03 R35, 02 R165; exceptions are not suppressed (R164)."""
     block = BLOCKS[name]()
     with pytest.raises(KeyError), block:
         raise KeyError
@@ -106,7 +106,7 @@ def test_inner_blocks_override_what_they_own_and_leave_the_rest(app: type[DBOS],
 
 
 def test_attributes_are_copied_when_the_workflow_starts(app: type[DBOS], database_url: str) -> None:
-    """02 section 15."""
+    """05 R96, 02 section 15."""
 
     @DBOS.workflow()
     def wf() -> None: ...
@@ -119,20 +119,20 @@ def test_attributes_are_copied_when_the_workflow_starts(app: type[DBOS], databas
 
 @pytest.mark.parametrize("bad", [[1], "text", {"a": object()}, {"a": b"bytes"}, {"a": "nul\0"}, {"a": "\udcff"}])
 def test_bad_attributes_are_refused_at_construction(bad: Any) -> None:
-    """02 section 15."""
+    """05 R96, 02 section 15."""
     with pytest.raises(DBOSException):
         SetWorkflowAttributes(bad)
 
 
 @pytest.mark.parametrize("priority", [0, -1, 2**31, 1.5, True, "1"])
 def test_a_bad_priority_is_refused_at_construction(priority: Any) -> None:
-    """02 section 15."""
+    """03 R33. 02 section 15."""
     with pytest.raises(Exception, match="priority"):
         SetEnqueueOptions(priority=priority)
 
 
 def test_bodies_and_steps_see_no_ambient_options_of_their_caller(app: type[DBOS], database_url: str) -> None:
-    """02 R85, R167."""
+    """05 R96, 02 R85, R167."""
 
     @DBOS.workflow()
     def child() -> None: ...

@@ -44,7 +44,7 @@ def test_handles_are_protocols_and_not_for_isinstance(app: type[DBOS]) -> None:
 async def test_a_polling_handle_raises_for_a_stopped_workflow(
     app: type[DBOS], database_url: str, status: str, error: type[Exception]
 ) -> None:
-    """02 R134."""
+    """05 R80, 02 R134."""
 
     @DBOS.workflow()
     async def wf() -> None: ...
@@ -61,7 +61,7 @@ async def test_a_polling_handle_raises_for_a_stopped_workflow(
 
 
 def test_a_polling_handle_waits_for_a_row_that_does_not_exist_yet(app: type[DBOS]) -> None:
-    """02 R134: a missing row is waited for."""
+    """05 R80, 02 R134: a missing row is waited for."""
 
     @DBOS.workflow()
     def wf() -> int:
@@ -201,7 +201,7 @@ def test_get_result_in_a_step_records_nothing(app: type[DBOS], database_url: str
 
 
 def test_the_status_of_a_workflow_is_recorded_and_read_back(app: type[DBOS], config: Config, database_url: str) -> None:
-    """02 R138, 04 R605."""
+    """05 R67, 02 R138, 04 R605."""
 
     @DBOS.workflow()
     def child(value: int) -> int:
@@ -227,7 +227,7 @@ def test_the_status_of_a_workflow_is_recorded_and_read_back(app: type[DBOS], con
 def test_a_missing_workflow_is_recorded_as_none_and_raised_from_it_on_replay(
     app: type[DBOS], config: Config, database_url: str
 ) -> None:
-    """02 R94, R138."""
+    """05 R68, R79, 02 R94, R138."""
 
     @DBOS.workflow()
     def wf() -> int:
@@ -258,7 +258,7 @@ def test_a_missing_workflow_is_recorded_as_none_and_raised_from_it_on_replay(
 
 
 def test_retrieve_without_looking_draws_no_id(app: type[DBOS], database_url: str) -> None:
-    """02 R89."""
+    """05 R67, 02 R89."""
 
     @DBOS.workflow()
     def parent() -> str:
@@ -270,7 +270,7 @@ def test_retrieve_without_looking_draws_no_id(app: type[DBOS], database_url: str
 
 
 def test_dbos_get_result_is_one_step_and_read_back(app: type[DBOS], config: Config, database_url: str) -> None:
-    """02 R143: value and error; child_workflow_id stays NULL."""
+    """05 R67, 02 R143: value and error; child_workflow_id stays NULL."""
 
     @DBOS.workflow()
     def works() -> int:
@@ -305,7 +305,7 @@ def test_dbos_get_result_is_one_step_and_read_back(app: type[DBOS], config: Conf
 
 
 def test_wait_first_needs_handles_of_different_workflows(app: type[DBOS], database_url: str) -> None:
-    """02 R141: refused before any id is drawn."""
+    """05 R80, 02 R141: refused before any id is drawn."""
 
     @DBOS.workflow()
     def parent() -> None:
@@ -323,7 +323,7 @@ def test_wait_first_needs_handles_of_different_workflows(app: type[DBOS], databa
 def test_wait_first_returns_the_handle_of_a_workflow_that_has_ended_and_replays_it(
     app: type[DBOS], config: Config, database_url: str
 ) -> None:
-    """02 R141, R142: a failure counts; the winner is recorded."""
+    """05 R67, R80, 02 R141, R142: a failure counts; the winner is recorded."""
 
     @DBOS.workflow(name="child")
     def child(which: int) -> int:

@@ -1,11 +1,11 @@
-"""`DBOS.list_workflows` and `DBOS.list_queued_workflows` (05 section 11.3, 03 R102)."""
+"""`list_workflows` and `list_queued_workflows`, of an application and of a client (05 section 11.3, 03 R102)."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from dbos import (
     DBOS,
+    DBOSClient,
     DBOSPortableJSONSerializer,
     SetEnqueueOptions,
     SetWorkflowAttributes,
@@ -35,8 +36,20 @@ def at(milliseconds: int) -> str:
     return (MONDAY + timedelta(milliseconds=milliseconds)).isoformat()
 
 
+# While a test has one, it is asked for everything that the application is asked for.
+clients: list[DBOSClient] = []
+
+
 @pytest.fixture
-def insert(app: type[DBOS], database_url: str) -> Insert:
+def client(app: type[DBOS], database_url: str) -> Iterator[DBOSClient]:
+    with DBOSClient(system_database_url=database_url, application_name="test-app") as made:
+        clients.append(made)
+        yield made
+        clients.clear()
+
+
+@pytest.fixture
+def insert(client: DBOSClient, database_url: str) -> Insert:
     """Writes a workflow as some process might have: the columns that matter, the others as usual."""
 
     def insert_one(workflow_id: str, **given: Any) -> None:
@@ -59,7 +72,18 @@ def ids(found: list[WorkflowStatus]) -> list[str]:
 
 
 def listed(**filters: Any) -> list[str]:
-    return ids(DBOS.list_workflows(**filters))
+    """What the application finds, and a client too."""
+    found = ids(DBOS.list_workflows(**filters))
+    for client in clients:
+        assert ids(client.list_workflows(**filters)) == found
+    return found
+
+
+def queued(**filters: Any) -> list[str]:
+    found = ids(DBOS.list_queued_workflows(**filters))
+    for client in clients:
+        assert ids(client.list_queued_workflows(**filters)) == found
+    return found
 
 
 # --- what is listed
@@ -201,7 +225,7 @@ TEXT_FILTERS = [
 def test_a_text_filter_takes_one_value_or_several(
     insert: Insert, argument: str, first: dict[str, Any], second: dict[str, Any], value: str
 ) -> None:
-    """05 R72; section 15: an empty list matches nothing."""
+    """05 R72; R75 and section 15: an empty list matches nothing."""
     insert("first", **first)
     insert("second", **second)
     absent = "CANCELLED" if argument == "status" else "absent"
@@ -275,7 +299,7 @@ def test_a_prefix_is_literal(insert: Insert) -> None:
 
 
 def test_ids_are_looked_up_whatever_the_application(insert: Insert) -> None:
-    """05 R72, R74."""
+    """05 R72, R74, R75."""
     insert("own")
     insert("foreign", application_name="other")
     assert listed(workflow_ids=["foreign", "own", "missing", "own"]) == ["foreign", "own"]
@@ -367,7 +391,7 @@ def test_filters_are_combined(insert: Insert) -> None:
 # --- queued work
 
 
-def test_queued_work_is_what_waits_or_runs_on_a_queue(app: type[DBOS], database_url: str) -> None:
+def test_queued_work_is_what_waits_or_runs_on_a_queue(client: DBOSClient, database_url: str) -> None:
     """03 R102, 05 R76."""
     gate = Gate()
 
@@ -385,17 +409,37 @@ def test_queued_work_is_what_waits_or_runs_on_a_queue(app: type[DBOS], database_
     cancelled = DBOS.enqueue_workflow("other", work)
     DBOS.cancel_workflow(cancelled.workflow_id)
     on_queues = [running.workflow_id, waiting.workflow_id, delayed.workflow_id]
-    assert ids(DBOS.list_queued_workflows()) == on_queues
-    assert ids(DBOS.list_queued_workflows(sort_desc=True)) == on_queues[::-1]
+    assert queued() == on_queues
+    assert queued(sort_desc=True) == on_queues[::-1]
     assert listed(queues_only=True) == on_queues
-    assert ids(DBOS.list_queued_workflows(queue_name="mail")) == on_queues[:2]
-    assert ids(DBOS.list_queued_workflows(status="DELAYED")) == on_queues[2:]
-    assert ids(DBOS.list_queued_workflows(status="CANCELLED")) == []
+    assert queued(queue_name="mail") == on_queues[:2]
+    assert queued(status="DELAYED") == on_queues[2:]
+    assert queued(status="CANCELLED") == []
     gate.open()
     for handle in (running, waiting, direct):
         handle.get_result()
-    assert ids(DBOS.list_queued_workflows()) == on_queues[2:]
-    assert ids(DBOS.list_queued_workflows(status=["SUCCESS"])) == on_queues[:2]  # what ended on a queue
+    assert queued() == on_queues[2:]
+    assert queued(status=["SUCCESS"]) == on_queues[:2]  # what ended on a queue
+
+
+def test_queued_work_is_filtered_like_all_other(insert: Insert) -> None:
+    """05 R76: but for three filters that it does not have; the internal queue is one of the queues."""
+    for number, status in enumerate(("ENQUEUED", "PENDING", "DELAYED", "SUCCESS", "CANCELLED")):
+        others = {"queue_name": "_dbos_internal_queue" if number == 0 else "mail", "application_version": "other"}
+        insert(status, status=status, name=f"f{number % 2}", created_at=MONDAY_MS + number, **others)
+    insert("direct", status="PENDING", application_version="other")
+    waiting = ["ENQUEUED", "PENDING", "DELAYED"]
+    assert queued() == waiting
+    assert queued(sort_desc=True, limit=2, offset=1) == ["PENDING", "ENQUEUED"]
+    assert queued(name="f0", start_time=at(1)) == ["DELAYED"]
+    assert queued(workflow_ids=["SUCCESS", "PENDING"]) == ["PENDING"]
+    assert queued(status=["SUCCESS", "PENDING"]) == ["PENDING", "SUCCESS"]
+    assert queued(queue_name="_dbos_internal_queue") == ["ENQUEUED"]
+    assert queued(queue_name=[]) == queued(limit=0) == []
+    for missing in ("queues_only", "was_forked_from", "schedule_name"):
+        for target in (DBOS, *clients):
+            with pytest.raises(TypeError, match=missing):
+                target.list_queued_workflows(**{missing: None})
 
 
 # --- in workflows, on event loops, wrong arguments

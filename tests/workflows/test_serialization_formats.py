@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from dbos import DBOS, PortableWorkflowError, Serializer, SetWorkflowID, WorkflowSerializationFormat
+from dbos import (
+    DBOS,
+    PortableWorkflowError,
+    Serializer,
+    SetWorkflowID,
+    WorkflowSerializationFormat,
+)
+from dbos.error import DBOSRecoveryError
 from tests.helpers import make_pending, relaunch, replay, rows, status_row, step_rows, wait_until
 from tests.samples import AppError
 
@@ -185,6 +192,58 @@ def test_children_do_not_inherit_the_format(app: type[DBOS], database_url: str) 
         parent()
     assert status_row(database_url, "p-1")["serialization"] == "py_pickle"
     assert step_rows(database_url, "p")[1]["serialization"] == "py_pickle"
+
+
+def test_what_a_portable_workflow_records_is_in_the_format_of_its_kind(
+    app: type[DBOS], config: Config, database_url: str
+) -> None:
+    """04 section 6.3, R605, R126, R212, R320: of another's value, of none, of a list, of a stream, of a time."""
+
+    @DBOS.workflow(name="other")
+    def other() -> tuple[int]:
+        DBOS.set_event("k", (1,))
+        DBOS.set_event("p", [2], serialization_type=PORTABLE)
+        DBOS.write_stream("s", [3], serialization_type=PORTABLE)
+        return (4,)
+
+    @DBOS.workflow(name="portable", serialization_type=PORTABLE)
+    def portable() -> list[Any]:
+        DBOS.send("w", 5, serialization_type=NATIVE)
+        found: list[Any] = [DBOS.recv(), DBOS.recv(timeout_seconds=0)]
+        found += [DBOS.get_event("other", key, 0) for key in ("k", "p", "none")]
+        found += [DBOS.get_all_events("other")["k"], next(DBOS.read_stream("other", "s"))]
+        found += [DBOS.retrieve_workflow("other").get_result(), len(DBOS.list_workflows(workflow_ids=["other"]))]
+        DBOS.sleep(0.001)
+        return found
+
+    expected = [5, None, (1,), [2], None, (1,), [3], (4,), 1]
+    with SetWorkflowID("other"):
+        other()
+    with SetWorkflowID("w"):
+        assert portable() == expected
+    found = [(row["function_name"], row["serialization"]) for row in step_rows(database_url, "w")]
+    sleep = ("DBOS.sleep", "portable_json")
+    assert found == [
+        ("DBOS.send", None),
+        ("DBOS.recv", "py_pickle"),
+        sleep,
+        ("DBOS.recv", "py_pickle"),
+        sleep,
+        ("DBOS.getEvent", "py_pickle"),
+        sleep,
+        ("DBOS.getEvent", "portable_json"),
+        sleep,
+        ("DBOS.getEvent", "py_pickle"),
+        sleep,
+        ("DBOS.get_events", "py_pickle"),
+        ("DBOS.readStream", "py_pickle"),
+        ("DBOS.getStatus", "py_pickle"),
+        ("DBOS.getResult", "py_pickle"),
+        ("DBOS.listWorkflows", "py_pickle"),
+        sleep,
+    ]
+    # A replay delivers what was recorded; the result itself is portable.
+    assert replay(config, "w") == json.loads(json.dumps(expected))
 
 
 def test_a_portable_error_keeps_name_message_code_and_data(app: type[DBOS], database_url: str) -> None:
@@ -378,38 +437,96 @@ def test_undecodable_portable_inputs_end_the_workflow_in_error(
     assert broken.value.name == "JSONDecodeError"
 
 
-@pytest.mark.parametrize("trouble", ["unknown name", "no inputs"])
-def test_a_row_that_cannot_be_started_stays_pending(
-    app: type[DBOS], config: Config, database_url: str, trouble: str
-) -> None:
-    """04 R630, 02 R159, R160: and does not keep others from running."""
+def leave_pending(database_url: str, *statements: str) -> None:
+    """Two workflows as after a crash, of which the statements change the one with the id `broken`."""
 
-    @DBOS.workflow()
-    def wf() -> str:
+    @DBOS.workflow(name="wf")
+    def wf(value: int = 0) -> str:
         return "fine"
 
     for workflow_id in ("broken", "other"):
         with SetWorkflowID(workflow_id):
-            wf()
+            wf(1)
         make_pending(database_url, workflow_id)
-    if trouble == "unknown name":
-        rows(database_url, "UPDATE workflow_status SET name = 'nobody' WHERE workflow_uuid = 'broken'")
-    else:
-        rows(database_url, "DELETE FROM workflow_input WHERE workflow_uuid = 'broken'")
+    for statement in statements:
+        rows(database_url, f"{statement} WHERE workflow_uuid = 'broken'")
+
+
+def test_a_row_that_cannot_be_started_stays_pending(app: type[DBOS], config: Config, database_url: str) -> None:
+    """04 R630, 02 R159, R160: and does not keep others from running."""
+    leave_pending(database_url, "UPDATE workflow_status SET name = 'nobody'")
     relaunch(config)
     assert DBOS.retrieve_workflow("other").get_result() == "fine"
     wait_until(lambda: status_row(database_url, "broken")["recovery_attempts"] == 2)
     assert status_row(database_url, "broken")["status"] == "PENDING"
 
 
+def test_a_row_of_a_serializer_that_is_not_configured_waits_for_a_process_that_has_it(
+    app: type[DBOS], config: Config, database_url: str
+) -> None:
+    """04 R625, R630: a process that was started without its serializer must not fail everything that it recovers."""
+    leave_pending(
+        database_url,
+        "UPDATE workflow_status SET serialization = 'plain_json'",
+        """UPDATE workflow_input SET inputs = 'json:{"args": [1], "kwargs": {}}'""",
+    )
+    relaunch(config)
+    assert DBOS.retrieve_workflow("other").get_result() == "fine"
+    wait_until(lambda: status_row(database_url, "broken")["recovery_attempts"] == 2)
+    assert status_row(database_url, "broken")["status"] == "PENDING"
+    relaunch({**config, "serializer": PlainJson()})
+    assert DBOS.retrieve_workflow("broken").get_result() == "fine"
+
+
+def test_a_row_without_inputs_ends_in_error(app: type[DBOS], config: Config, database_url: str) -> None:
+    """04 section 11, 27, and 12, 10: it can never run, whoever takes it."""
+    leave_pending(database_url, "DELETE FROM workflow_input")
+    relaunch(config)
+    with pytest.raises(DBOSRecoveryError, match="'broken' could not be recovered: it has no stored inputs"):
+        DBOS.retrieve_workflow("broken").get_result()
+    assert DBOS.retrieve_workflow("other").get_result() == "fine"
+
+
+@pytest.mark.parametrize(
+    ("format_name", "inputs", "language"),
+    [
+        ("js_superjson", '{"json":[1],"__dbos_serializer":"superjson"}', "TypeScript"),
+        ("DBOS_JSON", "eyJhIjoxfQ==", "Go"),
+        ("java_jackson", "[1]", "Java"),
+    ],
+)
+def test_a_row_in_the_format_of_another_language_ends_in_an_error_for_everybody(
+    app: type[DBOS], config: Config, database_url: str, format_name: str, inputs: str, language: str
+) -> None:
+    """04 R630, R703, section 12, 10: in portable JSON, which the row names from then on; it never runs."""
+    leave_pending(
+        database_url,
+        f"UPDATE workflow_status SET serialization = '{format_name}'",
+        f"UPDATE workflow_input SET inputs = '{inputs}'",
+    )
+    relaunch(config)
+    waiting = DBOS.retrieve_workflow("broken")
+    with pytest.raises(PortableWorkflowError, match=f"in the format {format_name}, which only the SDK for {language}"):
+        waiting.get_result()
+    assert DBOS.retrieve_workflow("other").get_result() == "fine"
+    row = status_row(database_url, "broken")
+    assert (row["status"], row["serialization"], row["owner_xid"]) == ("ERROR", "portable_json", None)
+    assert row["completed_at"] is not None
+    name, kept, _, error = payloads(database_url, "broken")
+    assert (name, kept, json.loads(error)["name"]) == ("portable_json", inputs, "DBOSException")
+    # Executed once more, it still is no call without arguments.
+    with pytest.raises(PortableWorkflowError, match="The inputs of workflow broken"):
+        DBOS.rewind_workflow("broken").get_result()
+
+
 def test_an_output_that_is_not_portable_is_the_error_of_the_workflow(app: type[DBOS], database_url: str) -> None:
-    """04 R631, 02 R67."""
+    """04 R631, 02 R67: the caller gets the error itself, everybody else what is stored of it."""
 
     @DBOS.workflow(serialization_type=PORTABLE, name="not portable")
     def wf() -> Any:
         return {"a": b"bytes"}
 
-    with SetWorkflowID("w"), pytest.raises(Exception, match="bytes"):
+    with SetWorkflowID("w"), pytest.raises(TypeError, match="bytes"):
         wf()
     name, _, output, error = payloads(database_url, "w")
     assert (name, output) == ("portable_json", None)

@@ -335,7 +335,7 @@ def test_unserializable_arguments_are_the_callers_error_and_leave_no_row(app: ty
 async def test_queue_options_are_refused_by_start_workflow_and_ignored_by_calls(
     app: type[DBOS], options: dict[str, Any]
 ) -> None:
-    """02 R47."""
+    """03 R36, 02 R47."""
 
     @DBOS.workflow()
     def wf() -> int:
@@ -352,7 +352,7 @@ async def test_queue_options_are_refused_by_start_workflow_and_ignored_by_calls(
 def test_the_app_version_option_is_written_by_start_workflow_and_ignored_by_calls(
     app: type[DBOS], database_url: str
 ) -> None:
-    """02 R34, R47."""
+    """03 R36, 02 R34, R47."""
 
     @DBOS.workflow()
     def wf() -> int:

@@ -39,7 +39,7 @@ BLOCKING: dict[str, Any] = {
 
 
 async def test_blocking_calls_refuse_a_running_loop_and_name_their_twin(app: type[DBOS], database_url: str) -> None:
-    """02 R212: before an id is drawn; cancel_workflow and delete_workflow name their plurals."""
+    """05 R64, 02 R212: before an id is drawn; cancel_workflow and delete_workflow name their plurals."""
 
     @DBOS.workflow()
     async def wf() -> None:

@@ -69,7 +69,7 @@ def test_a_huge_timeout_is_capped_and_harmless(app: type[DBOS], database_url: st
 
 
 def test_a_child_inherits_the_absolute_deadline_unless_it_is_detached(app: type[DBOS], database_url: str) -> None:
-    """02 R120, R121."""
+    """05 R84, 02 R120, R121."""
 
     @DBOS.workflow()
     def child() -> None: ...
@@ -184,7 +184,7 @@ def test_a_direct_caller_gets_the_cancellation_of_its_timeout(app: type[DBOS]) -
 
 
 def test_a_cancellation_by_another_process_is_noticed_by_a_sleep(app: type[DBOS], database_url: str) -> None:
-    """02 R128, R267: what is written by plain SQL is noticed too."""
+    """04 R405, section 11, 9, 02 R128, R267: what is written by plain SQL is noticed too."""
 
     @DBOS.workflow()
     def wf() -> None:
@@ -201,7 +201,7 @@ def test_a_cancellation_by_another_process_is_noticed_by_a_sleep(app: type[DBOS]
 
 
 def test_a_step_that_ends_after_the_cancellation_is_not_recorded(app: type[DBOS], database_url: str) -> None:
-    """02 R77, R127, R128: and except Exception does not swallow it (R129)."""
+    """05 R83, 02 R77, R127, R128: and except Exception does not swallow it (R129)."""
     after: list[str] = []
 
     @DBOS.step(name="slow")
@@ -237,7 +237,7 @@ def test_a_step_that_ends_after_the_cancellation_is_not_recorded(app: type[DBOS]
 def test_code_that_swallows_the_cancellation_meets_it_again_at_every_operation(
     app: type[DBOS], database_url: str
 ) -> None:
-    """02 R129: and its result is discarded (R126)."""
+    """05 R82, R83, 02 R129: and its result is discarded (R126)."""
     met: list[str] = []
 
     @DBOS.step()
@@ -280,7 +280,7 @@ def test_code_that_swallows_the_cancellation_meets_it_again_at_every_operation(
 
 
 def test_a_finished_workflow_cannot_be_cancelled(app: type[DBOS], database_url: str) -> None:
-    """02 R127."""
+    """05 R81, R104, 02 R127."""
 
     @DBOS.workflow()
     def wf(fail: bool) -> str:
@@ -298,7 +298,7 @@ def test_a_finished_workflow_cannot_be_cancelled(app: type[DBOS], database_url: 
 
 
 def test_a_resumed_workflow_continues_without_its_deadline(app: type[DBOS], database_url: str) -> None:
-    """02 R125: the deadline is cleared, the timeout kept, and the claim sets a new deadline."""
+    """05 R87, 02 R125: the deadline is cleared, the timeout kept, and the claim sets a new deadline."""
     runs: list[str] = []
 
     @DBOS.step()

@@ -65,7 +65,7 @@ def test_the_validator_of_a_method_gets_no_receiver(app: type[DBOS], config: Con
 def test_a_failing_validator_ends_the_workflow_without_running_it(
     app: type[DBOS], config: Config, database_url: str, flavour: str
 ) -> None:
-    """02 R193, 04 R630."""
+    """02 R193, 04 R630, 03 R96."""
     runs: list[int] = []
 
     def refuse(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

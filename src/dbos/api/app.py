@@ -26,7 +26,7 @@ from .management import ManagementCalls
 from .messages import MessageCalls
 from .queues import QueueCalls
 from .results import ResultCalls
-from .runtime import classproperty, state
+from .runtime import classproperty, in_fresh_thread, state
 from .schedules import ScheduleCalls
 from .starting import StartCalls
 from .steps import StepCalls
@@ -197,6 +197,15 @@ class DBOS(
         if instance is not None:
             logger.info("DBOS successfully shut down")
         remove_record_attributes()
+
+    @classmethod
+    async def destroy_async(cls, *, destroy_registry: bool = False, workflow_completion_timeout_sec: int = 0) -> None:
+        """As `destroy`, without blocking the event loop: async workflows that run on it can finish meanwhile."""
+        await in_fresh_thread(
+            lambda: cls.destroy(
+                destroy_registry=destroy_registry, workflow_completion_timeout_sec=workflow_completion_timeout_sec
+            )
+        )
 
     @staticmethod
     def migrate(

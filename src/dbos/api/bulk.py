@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Coroutine, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from ..engine.bulk import Request, at_item, enqueue_workflows_plan
 from ..engine.context import Context, Options, current_context
@@ -14,9 +14,8 @@ from ..engine.enqueueing import check_options, record_of_name, record_of_target
 from ..engine.plans import Plan
 from ..engine.starting import MakeRecord
 from ..error import DBOSException
-from ..serialization import WorkflowSerializationFormat
 from .decorators import engine_for_call, find_target, is_plain_function
-from .enqueueing import check_queue_name, merge, named_target
+from .enqueueing import CommonOptions, check_queue_name, merge, named_target
 from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync
 from .runtime import run, run_async
 
@@ -33,26 +32,10 @@ R_co = TypeVar("R_co", covariant=True)
 MAX_ITEMS = 1_000_000
 
 
-class ItemOptions(TypedDict, total=False):
+class ItemOptions(CommonOptions, total=False):
     """How to enqueue one of many workflows: the options of EnqueueOptions, which has their meaning."""
 
     queue_name: str
-    workflow_id: str
-    workflow_id_reuse_policy: Literal["return-existing", "reject"]
-    app_version: str
-    workflow_timeout: float
-    delay_seconds: float
-    deduplication_id: str
-    duplication_policy: Literal["reject", "return-existing"]
-    priority: int
-    queue_partition_key: str
-    authenticated_user: str
-    authenticated_roles: list[str]
-    serialization_type: WorkflowSerializationFormat
-    class_name: str
-    instance_name: str
-    attributes: dict[str, Any]
-    application_name: str
 
 
 class EnqueueItem(Generic[R_co]):

@@ -35,6 +35,7 @@ def workflow(
     serialization_type: WorkflowSerializationFormat | None = None,
     validate_args: ValidateArgs | None = None,
     auto_upgrade: bool | None = None,
+    stored_result: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a function a durable workflow.
 
@@ -49,6 +50,9 @@ def workflow(
             other languages) or NATIVE (pickle).
         validate_args: Called with (args, kwargs) before a stored workflow is executed; returns what to call with.
         auto_upgrade: Accepted for compatibility; has no effect here.
+        stored_result: Deliver the result, or the error, as it is read back from what was stored, to the first caller
+            too. Default False: whoever waits in the process that executes it gets the object itself, and only later
+            callers what was stored of it, for example a list where a tuple was.
 
     Returns:
         A decorator. The decorated function keeps its signature; a call runs the workflow and returns its result.
@@ -89,6 +93,7 @@ def workflow(
             required_roles=_inherited_roles(function),
             max_recovery_attempts=max_recovery_attempts,
             serialization_type=serialization_type,
+            stored_result=stored_result,
             auto_upgrade=auto_upgrade,
             source=function,
             # Until its class is decorated; plain functions have no such parameter.

@@ -7,12 +7,12 @@ import json
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeVar, overload
 
-from ..engine.context import Context, Options, Timeout, current_context
+from ..engine.context import Context, Options, Timeout, current_context, current_execution, take_assigned_id
 from ..engine.enqueueing import NamedTarget, check_options, enqueue_named_plan, enqueue_plan
 from ..engine.plans import Plan
-from ..engine.starting import Target
+from ..engine.starting import Target, find_recorded_child
 from ..error import DBOSException
 from ..serialization import WorkflowSerializationFormat, check_text
 from .decorators import engine_for_call, find_target
@@ -20,8 +20,32 @@ from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync
 from .options import check_priority
 from .runtime import check_unsharded, run, run_async
 
+if TYPE_CHECKING:
+    from ..engine.engine import Engine
+
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class CommonOptions(TypedDict, total=False):
+    """What enqueues by name and items of a bulk enqueue have in common; EnqueueOptions says what they mean."""
+
+    workflow_id: str
+    workflow_id_reuse_policy: Literal["return-existing", "reject"]
+    app_version: str
+    workflow_timeout: float
+    delay_seconds: float
+    deduplication_id: str
+    duplication_policy: Literal["reject", "return-existing"]
+    priority: int
+    queue_partition_key: str
+    authenticated_user: str
+    authenticated_roles: list[str]
+    serialization_type: WorkflowSerializationFormat
+    class_name: str
+    instance_name: str
+    attributes: dict[str, Any]
+    application_name: str
 
 
 class _RequiredEnqueueOptions(TypedDict):
@@ -29,7 +53,7 @@ class _RequiredEnqueueOptions(TypedDict):
     queue_name: str
 
 
-class EnqueueOptions(_RequiredEnqueueOptions, total=False):
+class EnqueueOptions(_RequiredEnqueueOptions, CommonOptions, total=False):
     """What to enqueue, and how, by name: for workflows whose function is not at hand.
 
     workflow_name: The registered name of the workflow. Required.
@@ -51,22 +75,6 @@ class EnqueueOptions(_RequiredEnqueueOptions, total=False):
     shard_key: Only for a sharded system database.
     """
 
-    workflow_id: str
-    workflow_id_reuse_policy: Literal["return-existing", "reject"]
-    app_version: str
-    workflow_timeout: float
-    delay_seconds: float
-    deduplication_id: str
-    duplication_policy: Literal["reject", "return-existing"]
-    priority: int
-    queue_partition_key: str
-    authenticated_user: str
-    authenticated_roles: list[str]
-    serialization_type: WorkflowSerializationFormat
-    class_name: str
-    instance_name: str
-    attributes: dict[str, Any]
-    application_name: str
     otel_context: Any
     shard_key: str
 
@@ -137,21 +145,36 @@ def named_target(name: str, given: Mapping[str, Any], args: tuple[Any, ...], kwa
     )
 
 
-def _named(options: EnqueueOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan[str]:
-    """The plan for `enqueue_workflow_with_options`; options that are unset, or None, are the ambient ones."""
+def _named_plan(engine: Engine, options: EnqueueOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan[str]:
+    """`enqueue_workflow_with_options`; options that are unset, or None, are the ambient ones.
+
+    In workflow code the step id is drawn, and its record looked at, before anything is checked (03 R43, R44).
+    """
+    execution, step_id = current_execution(), None
+    if execution is not None:
+        step_id = execution.draw()
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     name, queue_name = given["workflow_name"], given["queue_name"]
+    ambient = (current_context() or Context()).options
+    if execution is not None and step_id is not None:
+        child_id = yield from find_recorded_child(execution, step_id, name)
+        if child_id is not None:
+            if "workflow_id" not in given:
+                take_assigned_id(ambient)
+            return child_id
     check_queue_name(queue_name)
-    merged = merge(given, (current_context() or Context()).options)
-    engine = engine_for_call("System database")
-    return enqueue_named_plan(
-        engine,
-        queue_name,
-        named_target(name, given, args, kwargs),
-        merged.options,
-        workflow_id=merged.workflow_id,
-        reject=merged.reject,
-        roles=merged.roles,
+    merged = merge(given, ambient)
+    return (
+        yield from enqueue_named_plan(
+            engine,
+            queue_name,
+            named_target(name, given, args, kwargs),
+            merged.options,
+            workflow_id=merged.workflow_id,
+            reject=merged.reject,
+            roles=merged.roles,
+            step_id=step_id,
+        )
     )
 
 
@@ -255,7 +278,7 @@ class EnqueueCalls:
             DBOSException: an option has no meaning; further errors as for `enqueue_workflow`.
         """
         engine = engine_for_call("System database")
-        return Handle(run(engine, _named(options, args, kwargs)), exists=True)
+        return Handle(run(engine, _named_plan(engine, options, args, kwargs)), exists=True)
 
     @staticmethod
     async def enqueue_workflow_with_options_async(
@@ -263,4 +286,4 @@ class EnqueueCalls:
     ) -> WorkflowHandleAsync[Any]:
         """As `enqueue_workflow_with_options`, from async code."""
         engine = engine_for_call("Executor")
-        return AsyncHandle(await run_async(engine, _named(options, args, kwargs)), exists=True)
+        return AsyncHandle(await run_async(engine, _named_plan(engine, options, args, kwargs)), exists=True)

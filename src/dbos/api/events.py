@@ -53,17 +53,27 @@ def _set_event(key: str, value: Any, *, serialization_type: WorkflowSerializatio
 
 
 def event_lookup(
-    core: Core, workflow_id: str, key: str, timeout_seconds: float = 60, *, shard_key: str | None = None
+    core: Core,
+    workflow_id: str,
+    key: str,
+    timeout_seconds: float = 60,
+    *,
+    default: Any = None,
+    while_active: bool = False,
+    shard_key: str | None = None,
 ) -> Plan[Any]:
     """The current value of an event, waiting until it is set.
 
     Args:
         workflow_id: Whose event; the workflow need not exist yet.
         key: The key of the event.
-        timeout_seconds: How long to wait for a first value. 0 or less looks once.
+        timeout_seconds: How long to wait for a first value, in seconds. 0 or less looks once.
+        default: What to return when there was no value in time. It tells that from a value that is None.
+        while_active: Wait only as long as the workflow may set the event: not longer than until it has ended, and not
+            for one that does not exist.
 
     Returns:
-        The value; None when the time was up (or when None was set).
+        The value; `default` when the time was up, or with `while_active` the workflow has ended without it.
 
     Raises:
         TypeError: the timeout is not a number.
@@ -75,7 +85,8 @@ def event_lookup(
     check_unsharded(shard_key)
     check_ids(workflow_id)
     check_key(key, "event key")
-    return get_event_plan(core, workflow_id, key, check_timeout(timeout_seconds, "get_event"))
+    seconds = check_timeout(timeout_seconds, "get_event")
+    return get_event_plan(core, workflow_id, key, seconds, default, while_active)
 
 
 def events_lookup(core: Core, workflow_id: str, *, shard_key: str | None = None) -> Plan[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..engine.context import current_execution
 from ..engine.deadlines import check_timeout
@@ -12,7 +12,10 @@ from ..error import DBOSException
 from ..serialization import WorkflowSerializationFormat, check_text
 from ..types import SendMessage
 from .events import check_key
-from .runtime import blocking, check_ids, check_unsharded, engine_here, twin
+from .runtime import blocking, check_ids, check_unsharded, engine_here, on_engine, twin
+
+if TYPE_CHECKING:
+    from ..engine.core import Core
 
 DEFAULT = WorkflowSerializationFormat.DEFAULT
 
@@ -72,7 +75,8 @@ def _send(
     return send_plan(engine_here(), [sent], serialization_type, name=SEND, send_to_forks=send_to_forks)
 
 
-def _send_bulk(
+def bulk_sending(
+    core: Core,
     messages: list[SendMessage],
     *,
     serialization_type: WorkflowSerializationFormat | None = DEFAULT,
@@ -91,7 +95,7 @@ def _send_bulk(
 
     Durability: as `send`, one step for all.
     """
-    return send_plan(engine_here(), checked_messages(messages), serialization_type, send_to_forks=send_to_forks)
+    return send_plan(core, checked_messages(messages), serialization_type, send_to_forks=send_to_forks)
 
 
 def _recv(topic: str | None = None, timeout_seconds: float = 60, *, default: Any = None) -> Plan[Any]:
@@ -127,7 +131,7 @@ class MessageCalls:
 
     send = blocking("send", _send)
     send_async = twin("send", _send)
-    send_bulk = blocking("send_bulk", _send_bulk)
-    send_bulk_async = twin("send_bulk", _send_bulk)
+    send_bulk = blocking("send_bulk", on_engine(bulk_sending))
+    send_bulk_async = twin("send_bulk", on_engine(bulk_sending))
     recv = blocking("recv", _recv)
     recv_async = twin("recv", _recv)

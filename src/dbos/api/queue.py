@@ -49,10 +49,9 @@ def _positive(name: str) -> Check:
     return (name,), holds, f"{name} must be at least 1, not {{{name}}}"
 
 
-# In the order in which they are reported (03 R4).
-CHECKS: tuple[Check, ...] = (
-    _positive("partition_concurrency"),
-    _positive("partition_worker_concurrency"),
+# In the order in which they are reported (03 R4): these, the limiter per partition, the others, the limiter.
+FIRST_CHECKS: tuple[Check, ...] = (_positive("partition_concurrency"), _positive("partition_worker_concurrency"))
+OTHER_CHECKS: tuple[Check, ...] = (
     _not_above("partition_worker_concurrency", "partition_concurrency"),
     _not_above("partition_worker_concurrency", "worker_concurrency"),
     _not_above("worker_concurrency", "global_concurrency"),
@@ -64,11 +63,15 @@ CHECKS: tuple[Check, ...] = (
         "polling_interval_sec must be above 0, not {polling_interval_seconds}",
     ),
 )
+# The database keeps numbers in four bytes.
+LARGEST_NUMBER = 2**31 - 1
+# Longer than anybody waits; in milliseconds still a number of eight bytes.
+LONGEST_SECONDS = 1e11
 
 
-def check(queue: QueueConfig, changed: str | None = None) -> None:
+def check(queue: QueueConfig, checks: tuple[Check, ...], changed: str | None = None) -> None:
     """ValueError for limits that contradict each other; only those that concern `changed`, if given."""
-    for names, holds, message in CHECKS:
+    for names, holds, message in checks:
         if (changed is None or changed in names) and not holds(queue):
             values = {name: getattr(queue, name) for name in names}
             raise ValueError(f"Queue {queue.name!r}: {message.format(**values)}")
@@ -77,17 +80,34 @@ def check(queue: QueueConfig, changed: str | None = None) -> None:
 def rate_limit(name: str, limiter: QueueRateLimit | None) -> RateLimit | None:
     if limiter is None:
         return None
+    if not isinstance(limiter, dict):
+        raise ValueError(f"The {name} is a dictionary like {{'limit': 10, 'period': 60}}, not {limiter!r}")
     missing = [key for key in ("limit", "period") if limiter.get(key) is None]
     if missing:
         raise ValueError(f"The {name} {limiter!r} lacks {' and '.join(map(repr, missing))}")
+    _check_number(f"The limit of {name}", limiter["limit"])
+    _check_seconds(f"The period of {name}", limiter["period"])
     return RateLimit(limiter["limit"], float(limiter["period"]))
 
 
 def check_numbers(queue: QueueConfig) -> None:
     for name in ("global_concurrency", "worker_concurrency", "partition_concurrency", "partition_worker_concurrency"):
         value = getattr(queue, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise ValueError(f"Queue {queue.name!r}: {name} must be a whole number, not {value!r}")
+        if value is not None:
+            _check_number(f"Queue {queue.name!r}: {name}", value)
+    _check_seconds(f"Queue {queue.name!r}: polling_interval_sec", queue.polling_interval_seconds)
+
+
+def _check_number(what: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{what} must be a whole number, not {value!r}")
+    if abs(value) > LARGEST_NUMBER:
+        raise ValueError(f"{what} must not be above {LARGEST_NUMBER}, but is {value}")
+
+
+def _check_seconds(what: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LONGEST_SECONDS:
+        raise ValueError(f"{what} must be a number of seconds, not {value!r}")
 
 
 def ask(host: Host, query: Callable[[Store], T]) -> T:
@@ -161,7 +181,7 @@ class Queue:
                 return
             changed = dataclasses.replace(found, **{field: value})
             check_numbers(changed)
-            check(changed, field)
+            check(changed, FIRST_CHECKS + OTHER_CHECKS, field)
             if ask(self._host, lambda store: store.update_queue(changed, core.clock.now_ms())):
                 warn_of_other_owner(self._host, name, found.application_name, f"changed ({field})")
                 break

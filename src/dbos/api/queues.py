@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -11,6 +12,8 @@ from ..logs import logger
 from ..serialization import check_text
 from ..types import QueueConfig
 from .queue import (
+    FIRST_CHECKS,
+    OTHER_CHECKS,
     Queue,
     QueueRateLimit,
     ask,
@@ -95,14 +98,16 @@ def configure(
         name,
         application_name,
         concurrency if global_concurrency is None else global_concurrency,
-        rate_limit=rate_limit("limiter", limiter),
-        partition_rate_limit=rate_limit("partition_limiter", partition_limiter),
         polling_interval_seconds=polling_interval_sec,
         **cast(Any, limits),
     )
     check_numbers(queue)
-    check(queue)
-    return queue
+    check(queue, FIRST_CHECKS)
+    partition_rate_limit = rate_limit("partition_limiter", partition_limiter)
+    check(queue, OTHER_CHECKS)
+    return dataclasses.replace(
+        queue, rate_limit=rate_limit("limiter", limiter), partition_rate_limit=partition_rate_limit
+    )
 
 
 def retrieve(host: Host, name: str) -> Queue | None:
@@ -125,6 +130,12 @@ def list_queues(host: Host, application_name: str | list[str] | None) -> list[Qu
 def delete(host: Host, name: str) -> None:
     check_text(name, "queue name")
     warn_of_other_owner(host, name, ask(host, lambda store: store.delete_queue(name)), "deleted")
+    if not name.startswith(RESERVED_PREFIX) and ask(host, lambda store: store.has_waiting(name)):
+        logger.warning(
+            "Queue %r was deleted, and workflows wait on it: they stay until a queue of that name is registered again. "
+            "resume_workflow(id, queue_name=...) moves one to another queue",
+            name,
+        )
     host.core.note_reconfigured()
 
 

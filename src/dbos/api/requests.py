@@ -75,7 +75,6 @@ def rewind_request(
     workflow_id: str,
     start_step: object,
     *,
-    token: str,
     application_version: object,
     queue_name: object,
     queue_partition_key: object,
@@ -87,7 +86,6 @@ def rewind_request(
     return Rewind(
         checked_id(workflow_id, shard_key),
         step,
-        token,
         _checked_text(application_version, "application version") or None,
         checked_queue(queue_name) or INTERNAL_QUEUE_NAME,
         _checked_text(queue_partition_key, "queue partition key"),

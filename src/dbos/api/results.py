@@ -10,7 +10,17 @@ from ..engine.running_loop import refuse_running_loop
 from ..engine.waiting import existing_status_plan, result_plan, status_plan, steps_plan, wait_first_plan
 from ..types import StepInfo, WorkflowStatus
 from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync
-from .runtime import blocking, check_ids, check_unsharded, engine_here, on_engine, run, run_async, twin
+from .runtime import (
+    blocking,
+    check_ids,
+    check_unsharded,
+    engine_for_async,
+    engine_here,
+    on_engine,
+    run,
+    run_async,
+    twin,
+)
 
 if TYPE_CHECKING:
     from ..engine.core import Core
@@ -52,15 +62,21 @@ def step_listing(
 
     Args:
         load_output: False leaves `output` and `error` None and does not read them.
-        limit, offset: Which of them; default all.
+        limit, offset: How many, and how many to leave out before them; default all. A limit of 0 is none.
 
     Raises:
+        ValueError: one of them has a value that means nothing; the message names it.
         DBOSQueryTimeoutError: it took longer than `observability_query_timeout_sec` (Postgres).
 
     Durability: in workflow code recorded as one step.
     """
     check_unsharded(shard_key)
     check_ids(workflow_id)
+    for argument, value in (("limit", limit), ("offset", offset)):
+        if value is not None and (type(value) is not int or not 0 <= value < 2**31):
+            raise ValueError(f"{argument} must be a whole number from 0 on, not {value!r}")
+    if not isinstance(load_output, bool):
+        raise ValueError(f"load_output must be True or False, not {load_output!r}")
     return steps_plan(core, workflow_id, load_output, limit, offset)
 
 
@@ -112,7 +128,7 @@ class ResultCalls:
         """As `retrieve_workflow`, from async code."""
         check_unsharded(shard_key)
         check_ids(workflow_id)
-        engine = engine_here()
+        engine = engine_for_async()
         if existing_workflow:
             await run_async(engine, existing_status_plan(engine, workflow_id))
         return AsyncHandle(workflow_id, exists=existing_workflow)
@@ -139,6 +155,6 @@ class ResultCalls:
     ) -> WorkflowHandleAsync[Any]:
         """As `wait_first`, with async handles."""
         ids = distinct_ids(handles)
-        engine = engine_here()
+        engine = engine_for_async()
         winner = await run_async(engine, wait_first_plan(engine, ids, polling_interval_sec))
         return {handle.workflow_id: handle for handle in handles}[winner]

@@ -74,6 +74,24 @@ def engine_here() -> Engine:
     return execution.engine if execution is not None else current_engine()
 
 
+def engine_for_async() -> Engine:
+    """As `engine_here`, for async forms, which name another part when there is none."""
+    execution = current_execution()
+    return execution.engine if execution is not None else current_engine("Executor")
+
+
+async def in_fresh_thread(function: Callable[[], T]) -> T:
+    """Run a blocking function off the loop, where there are no threads of ours, or none any more."""
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    thread = ThreadPoolExecutor(1, thread_name_prefix="dbos-aside")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, function)
+    finally:
+        thread.shutdown(wait=False)
+
+
 class Host(Protocol):
     """Where the calls of an object run: in the application of this process, or through a client."""
 
@@ -153,8 +171,7 @@ def twin(name: str, operation: Callable[P, Plan[T]]) -> staticmethod[P, Coroutin
 
     @functools.wraps(operation)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        execution = current_execution()
-        engine = execution.engine if execution is not None else current_engine("Executor")
+        engine = engine_for_async()
         return await run_async(engine, operation(*args, **kwargs))
 
     call.__name__ = call.__qualname__ = f"{name}_async"

@@ -14,7 +14,17 @@ from ..engine.stream_reading import END, StreamReader, read_offset_plan
 from ..engine.streams import close_stream_plan, write_stream_plan
 from ..serialization import WorkflowSerializationFormat
 from .events import check_key, check_placement
-from .runtime import blocking, check_ids, check_unsharded, current_engine, engine_here, run, run_async, twin
+from .runtime import (
+    blocking,
+    check_ids,
+    check_unsharded,
+    engine_for_async,
+    engine_here,
+    on_engine,
+    run,
+    run_async,
+    twin,
+)
 
 if TYPE_CHECKING:
     from ..engine.core import Core
@@ -128,8 +138,7 @@ async def _read_stream_async(
 
     Whoever leaves the loop early should `aclose()` the generator, which lets go of the stream at once.
     """
-    execution = current_execution()
-    engine = execution.engine if execution is not None else current_engine("Executor")
+    engine = engine_for_async()
     reader = stream_reader(
         engine,
         workflow_id,
@@ -147,7 +156,8 @@ async def _read_stream_async(
         reader.close()
 
 
-def _read_stream_offset(
+def stream_offset_lookup(
+    core: Core,
     workflow_id: str,
     key: str,
     offset: int,
@@ -169,7 +179,7 @@ def _read_stream_offset(
     Durability: in workflow code recorded as one step. Elsewhere every call reads afresh.
     """
     reader = stream_reader(
-        engine_here(),
+        core,
         workflow_id,
         key,
         offset,
@@ -248,5 +258,5 @@ class StreamCalls:
     close_stream_async = twin("close_stream", _close_stream)
     read_stream = staticmethod(_read_stream)
     read_stream_async = staticmethod(_read_stream_async)
-    read_stream_offset = blocking("read_stream_offset", _read_stream_offset)
-    read_stream_offset_async = twin("read_stream_offset", _read_stream_offset)
+    read_stream_offset = blocking("read_stream_offset", on_engine(stream_offset_lookup))
+    read_stream_offset_async = twin("read_stream_offset", on_engine(stream_offset_lookup))

@@ -18,6 +18,7 @@ from .execution import Execution
 from .operations import misuse
 from .plans import Plan, Read
 from .starting import MakeRecord, attach, encode_inputs, refuse_deduplication, refuse_shard_key, warn_of_taken_id
+from .steps import recorded_error
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -122,7 +123,7 @@ def _find_recorded(
         if record is None:
             continue
         if record.error is not None:
-            error = engine.payloads.decode_error(record.error, record.serialization)
+            error = recorded_error(parent, record)
             raise at_item(error, index) if isinstance(error, Exception) else error
         if record.child_workflow_id is None:
             raise DBOSUnexpectedStepError(parent.workflow_id, step_id, request.name, record.name)

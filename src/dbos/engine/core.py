@@ -45,7 +45,7 @@ class Core:
         self.application_name = application_name
         self.store = store
         self.clock = clock or Clock()
-        self.payloads = Payloads(settings.serializer)
+        self.payloads = Payloads(settings.serializer, settings.portable_serializer, settings.unpickle_only)
         self.signals = Signals()
         self.feeds = Feeds(self.signals)
         self.journal = Journal(store, self.signals, retry_connection_errors=retry_connection_errors)
@@ -139,11 +139,11 @@ class Core:
     def note_reconfigured(self) -> None:
         """The limits of a queue have changed."""
 
+    def note_promoted(self) -> None:
+        """A version was made the latest."""
+
     def note_freed(self, queue_names: Iterable[str] | None) -> None:
         """Another process gave up places in these queues; None: in any."""
-
-    def note_promoted(self) -> None:
-        """Another version may be the latest."""
 
     def note_changed(self) -> None:
         """Something was committed, nobody says what: by others on SQLite, or by a call whose answer was lost."""

@@ -169,7 +169,9 @@ class Dispatcher(Service["Engine"]):
             due, self._due = self._due & self._queues.keys(), set()
             due |= {name for name, window_ms in self._windows_ms.items() if window_ms <= now_ms}
             queues = dict(self._queues)
-        interval_ms = int(1000 * min(queue.polling_interval_seconds for queue in queues.values()))
+        # Whatever stands in a row of other releases, the internal queue has an interval.
+        intervals = (queue.polling_interval_seconds for queue in queues.values())
+        interval_ms = max(1, int(1000 * min(interval for interval in intervals if interval > 0)))
         if now_ms >= max(self._looked_at_ms + interval_ms, self._look_not_before_ms):
             due.update(self._look(list(queues), now_ms))
         try:

@@ -11,12 +11,15 @@ from typing import Any
 
 from ..config import Settings
 from ..error import (
+    DBOSException,
     DBOSRecoveryError,
     DBOSWorkflowFunctionNotFoundError,
     MaxRecoveryAttemptsExceededError,
 )
 from ..ids import new_id, new_process, tokens_of
 from ..logs import logger
+from ..records import WorkflowFinished
+from ..serialization import FORMATS_OF_OTHERS, PORTABLE, explain_unreadable
 from ..storage.store import Store
 from ..types import ClaimedWorkflow, Schedule, StepRecord
 from .arguments import validated_arguments
@@ -37,7 +40,7 @@ from .takeover import Takeover
 from .workflows import check_roles, execute_plan, outcome_record
 
 # How long the answer to "is this version the latest?" is used before it is asked again.
-LATEST_VERSION_MS = 5000
+LATEST_VERSION_MS = 1000
 
 
 class Engine(Core):
@@ -375,11 +378,11 @@ class Engine(Core):
             self._end_undispatched(execution, DBOSRecoveryError(workflow.workflow_id, "the workflow id is empty"))
             return
         if workflow.inputs is None:
-            logger.error(
-                "Workflow %s has no stored inputs (its row was written by another release, or they were removed); "
-                "it stays PENDING",
-                workflow.workflow_id,
-            )
+            missing = "it has no stored inputs: its row was written by another release, or they were removed"
+            self._end_undispatched(execution, DBOSRecoveryError(workflow.workflow_id, missing))
+            return
+        if workflow.serialization in FORMATS_OF_OTHERS and not self.payloads.can_read(workflow.serialization):
+            self._refuse_foreign(execution, workflow.serialization)
             return
         if not self.payloads.can_read(workflow.serialization):
             # A matter of configuration, not of the workflow: nothing is recorded, so another process may run it.
@@ -392,7 +395,8 @@ class Engine(Core):
         try:
             args, kwargs = self.payloads.decode_arguments(workflow.inputs, workflow.serialization)
         except Exception as error:
-            self._end_undispatched(execution, error)
+            what = f"the inputs of workflow {workflow.workflow_id} ({workflow.name!r})"
+            self._end_undispatched(execution, explain_unreadable(error, what, workflow.serialization))
             return
         info = self.registry.workflows.get(workflow.name)
         if info is None:
@@ -433,6 +437,26 @@ class Engine(Core):
         """Record ERROR for a claimed workflow that can never run."""
         logger.error("Workflow %s cannot be executed", execution.workflow_id, exc_info=error)
         self.journal.commit(outcome_record(execution, None, error))
+
+    def _refuse_foreign(self, execution: Execution, format_name: str) -> None:
+        """Record ERROR, for everybody to read, for a claimed workflow in the own format of another language."""
+        error = DBOSException(
+            f"Workflow {execution.workflow_id} ({execution.name!r}) was enqueued in the format {format_name}, which "
+            f"only the SDK for {FORMATS_OF_OTHERS[format_name]} can read, and was claimed by an application in Python. "
+            f"Enqueue it in portable JSON (in TypeScript with `enqueuePortable`)."
+        )
+        logger.error("Workflow %s cannot be executed: %s", execution.workflow_id, error)
+        record = WorkflowFinished(
+            execution.workflow_id,
+            execution.owner_token,
+            "ERROR",
+            None,
+            self.payloads.encode_error_always(error, PORTABLE)[0],
+            PORTABLE,
+            self.dispatcher.shared_queue(execution.queue_name),
+        )
+        self.drivers.read(lambda store: store.refuse_workflow(record, self.clock.now_ms()))
+        self.signals.fire("finished", execution.workflow_id)
 
     # --- versions
 

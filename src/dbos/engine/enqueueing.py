@@ -60,10 +60,14 @@ def enqueue_named_plan(
     workflow_id: str | None,
     reject: bool,
     roles: tuple[str | None, list[str] | None] | None,
+    step_id: int | None = None,
 ) -> Plan[str]:
-    """Enqueue a workflow by name; `options` are complete, `roles` the user and roles if they are not ambient."""
+    """Enqueue a workflow by name; `options` are complete, `roles` the user and roles if they are not ambient.
+
+    `step_id` is the id of the step in the caller, when it has drawn one and found no record there.
+    """
     make_record = record_of_name(engine, queue_name, target, options, roles)
-    return (yield from _enqueue(engine, target.name, make_record, options, workflow_id, reject))
+    return (yield from _enqueue(engine, target.name, make_record, options, workflow_id, reject, step_id))
 
 
 def record_of_name(
@@ -100,7 +104,8 @@ def record_of_name(
             deadline_ms=parent.deadline_ms if parent is not None and timeout is None else None,
             authenticated_user=user,
             authenticated_roles=json.dumps(user_roles) if user_roles else None,
-            assumed_role=identity.assumed_role if roles is None else None,
+            # Named work starts under the roles of its user, whatever role the caller has assumed (03 R39).
+            assumed_role=None,
             attributes=json.dumps(options.attributes) if options.attributes else None,
         )
         return waiting_record(record, queue_name, options)
@@ -109,12 +114,19 @@ def record_of_name(
 
 
 def _enqueue(
-    engine: Core, name: str, make_record: Any, options: Options, workflow_id: str | None, reject: bool
+    engine: Core,
+    name: str,
+    make_record: MakeRecord,
+    options: Options,
+    workflow_id: str | None,
+    reject: bool,
+    step_id: int | None = None,
 ) -> Plan[str]:
     created = yield from create_plan(
         engine,
         name,
         make_record,
+        step_id=step_id,
         workflow_id=workflow_id,
         reject=reject,
         attach_to_holder=options.duplication_policy == "return-existing",

@@ -120,6 +120,14 @@ class Consumers:
     def _check_queue(self, spec: ConsumerSpec) -> None:
         if spec.queue_name in (KAFKA_QUEUE_NAME, KAFKA_ORDERED_QUEUE_NAME):
             return
+        listens_to = self._engine.dispatcher.listens_to
+        if listens_to is not None and spec.queue_name not in listens_to:
+            logger.warning(
+                "The Kafka consumer of %r enqueues on %r, which this process does not serve: name the queue in "
+                "DBOS.listen_queues, or let another process serve it",
+                spec.name,
+                spec.queue_name,
+            )
         found = self._engine.drivers.read(lambda store: store.find_queue(spec.queue_name))
         if found is not None and found.is_partitioned:
             raise DBOSInitializationError(

@@ -1,7 +1,8 @@
 """Managing workflows: what the calls do, as plans.
 
 Each of them takes, when workflow code calls, the step that is written together with the change (see
-`operations.change_plan`). Without a step they are plain calls, as those of a client.
+`operations.change_plan`). Without a step they are plain calls, as those of a client, which are repeated with the same
+`Once` when an answer is lost.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..error import DBOSException
 from ..records import StepCompleted, Verdict
+from ..storage.once import Once
 from ..storage.store import Resumed, Store, StoreRefused
 from ..types import Fork, Rewind
 from .operations import accept_change, set_output
@@ -25,8 +27,11 @@ def cancel(
 ) -> Plan[None]:
     """Cancel those that have neither succeeded nor failed, with children all their descendants too."""
 
+    once = Once()
+
     def change(store: Store) -> Verdict:
-        return store.cancel_workflows(workflow_ids, core.clock.now_ms(), step, with_children=cancel_children)
+        now_ms = core.clock.now_ms()
+        return store.cancel_workflows(workflow_ids, now_ms, step, once=once, with_children=cancel_children)
 
     accept_change(step, (yield Read(change)))
 
@@ -41,8 +46,9 @@ def resume(
     core: Core, workflow_ids: Sequence[str], queue_name: str | None = None, step: StepCompleted | None = None
 ) -> Plan[None]:
     """Put those that have neither succeeded nor failed on a queue; DBOSNonExistentWorkflowError when one is missing."""
+    once = Once()
     resumed: Resumed = yield Read(
-        lambda store: store.resume_workflows(workflow_ids, queue_name, core.clock.now_ms(), step)
+        lambda store: store.resume_workflows(workflow_ids, queue_name, core.clock.now_ms(), step, once=once)
     )
     accept_change(step, resumed.verdict)
     if resumed.queues is None:
@@ -56,8 +62,10 @@ def resume(
 def set_delay(core: Core, workflow_id: str, due_ms: int, step: StepCompleted | None = None) -> Plan[None]:
     """Move the start of a delayed workflow."""
 
+    once = Once()
+
     def change(store: Store) -> Verdict:
-        return store.set_workflow_delay(workflow_id, due_ms, core.clock.now_ms(), step)
+        return store.set_workflow_delay(workflow_id, due_ms, core.clock.now_ms(), step, once=once)
 
     accept_change(step, (yield Read(change)))
     core.note_delayed(due_ms)
@@ -68,8 +76,10 @@ def fork(core: Core, wanted: Fork, step: StepCompleted | None = None) -> Plan[st
     if step is not None:
         set_output(step, wanted.workflow_id)
 
+    once = Once()
+
     def change(store: Store) -> Verdict:
-        return store.fork_workflow(wanted, core.clock.now_ms(), step)
+        return store.fork_workflow(wanted, core.clock.now_ms(), step, once=once)
 
     accept_change(step, (yield from _write(change, f"the fork {wanted.workflow_id!r} of {wanted.source_id!r}")))
     core.note_queued([wanted.queue_name])
@@ -80,8 +90,10 @@ def fork(core: Core, wanted: Fork, step: StepCompleted | None = None) -> Plan[st
 def rewind(core: Core, wanted: Rewind, step: StepCompleted | None = None) -> Plan[None]:
     """Run a workflow that has ended again from a step on."""
 
+    once = Once()
+
     def change(store: Store) -> Verdict:
-        return store.rewind_workflow(wanted, core.clock.now_ms(), step)
+        return store.rewind_workflow(wanted, core.clock.now_ms(), step, once=once)
 
     accept_change(step, (yield Read(change)))
     core.note_queued([wanted.queue_name])
@@ -92,8 +104,9 @@ def delete(
     core: Core, workflow_ids: Sequence[str], delete_children: bool = False, step: StepCompleted | None = None
 ) -> Plan[None]:
     """Remove workflows with everything they have recorded, with children all their descendants too."""
+    once = Once()
     answer: list[str] | Verdict = yield Read(
-        lambda store: store.delete_workflows(workflow_ids, step, with_children=delete_children)
+        lambda store: store.delete_workflows(workflow_ids, step, once=once, with_children=delete_children)
     )
     if isinstance(answer, Verdict):
         accept_change(step, answer)
@@ -107,8 +120,10 @@ def update_attributes(
 ) -> Plan[None]:
     """Replace the attributes, a JSON text, or with `merge` those of the same names."""
 
+    once = Once()
+
     def change(store: Store) -> Verdict:
-        return store.update_attributes(workflow_id, attributes, core.clock.now_ms(), step, merge=merge)
+        return store.update_attributes(workflow_id, attributes, core.clock.now_ms(), step, once=once, merge=merge)
 
     accept_change(step, (yield from _write(change, f"the attributes of workflow {workflow_id!r}")))
 

@@ -6,9 +6,6 @@ that received it, in one transaction.
 
 from __future__ import annotations
 
-import binascii
-import json
-import pickle
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..error import DBOSException, DBOSNonExistentWorkflowError
 from ..ids import new_ids
 from ..records import Message, MessageConsumed, MessagesSent, RecipientsMissing, StepCompleted, Verdict
-from ..serialization import WorkflowSerializationFormat, explain
+from ..serialization import WorkflowSerializationFormat, explain, explain_unreadable
 from ..storage.store import StoreFailed
 from ..types import SendMessage, StoredMessage
 from .context import current_context, current_execution
@@ -322,21 +319,12 @@ def _receive(
     return True, value
 
 
-# What serializers raise for a text that they cannot read, where a text makes another one of the same class.
-_REBUILT = frozenset(
-    {TypeError, ValueError, KeyError, IndexError, AttributeError, EOFError, ImportError, ModuleNotFoundError}
-    | {RecursionError, OverflowError, pickle.UnpicklingError, binascii.Error}
-)
-
-
 def unreadable(error: Exception, message: StoredMessage) -> Exception:
     """An error of the same class, if that can be made, which says what cannot be read and what became of it."""
-    text = (
-        f"Message {message.message_id} (format {message.serialization or 'configured'}) cannot be read and was taken "
-        f"out of the mailbox; its row in notifications is kept"
-    )
-    if isinstance(error, json.JSONDecodeError):
-        return json.JSONDecodeError(f"{text}: {error.msg}", "", 0)
-    if type(error) in _REBUILT:
-        return type(error)(f"{text}: {error}")
-    return DBOSException(f"{text}: {type(error).__name__}: {error}")
+    what = f"message {message.message_id}"
+    then = " and was taken out of the mailbox; its row in notifications is kept"
+    explained = explain_unreadable(error, what, message.serialization, then)
+    if explained is not error:
+        return explained
+    # It is recorded, so it has to be one that can be stored.
+    return DBOSException(f"Message {message.message_id} cannot be read{then}: {type(error).__name__}: {error}")

@@ -18,7 +18,7 @@ from .context import Context, current_context, current_execution, enter, leave
 from .errors import ExecutionInterrupted
 from .execution import Execution
 from .plans import Plan
-from .steps import accept, record_step
+from .steps import accept, record_step, recorded_error, recorded_output
 
 if TYPE_CHECKING:
     from ..types import StepRecord
@@ -175,10 +175,9 @@ def recorded_value(execution: Execution, step_id: int, name: str, child_id: str 
 
 
 def decode(execution: Execution, record: StepRecord) -> Recorded:
-    payloads = execution.engine.payloads
     if record.error is not None:
-        return Recorded(error=payloads.decode_error(record.error, record.serialization))
-    return Recorded(payloads.decode_value(record.output, record.serialization))
+        return Recorded(error=recorded_error(execution, record))
+    return Recorded(recorded_output(execution, record))
 
 
 def record_operation(

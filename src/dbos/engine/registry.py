@@ -59,6 +59,7 @@ class WorkflowInfo(FunctionInfo):
     serialization_type: WorkflowSerializationFormat | None = None
     validate_args: ValidateArgs | None = None
     auto_upgrade: bool | None = None
+    stored_result: bool = False
     source: Callable[..., Any] | None = None
     is_undecorated_method: bool = False
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..error import DBOSException
 from ..logs import logger
 from ..records import ScheduledRun, StepCompleted, Verdict
+from ..storage.once import Once
 from ..types import Schedule, WorkflowSchedule
 from .cron import Ticks
 from .operations import accept_change, change_plan, operation_plan
@@ -34,7 +35,10 @@ def create_plan(engine: Core, make: Callable[[], Plan[Schedule]]) -> Plan[None]:
 
 def delete_plan(engine: Core, name: str) -> Plan[None]:
     def delete(step: StepCompleted | None) -> Plan[Verdict]:
-        verdict: Verdict = yield Read(lambda store: store.delete_schedule(name, step))
+        known: Schedule | None = yield Read(lambda store: store.find_schedule(name))
+        once = Once()
+        verdict: Verdict = yield Read(lambda store: store.delete_schedule(name, step, once=once))
+        _warn_of_other_owner(engine, known, verdict, "deleted")
         return verdict
 
     yield from _changing(engine, "DBOS.deleteSchedule", delete)
@@ -42,10 +46,22 @@ def delete_plan(engine: Core, name: str) -> Plan[None]:
 
 def set_status_plan(engine: Core, name: str, status: str) -> Plan[None]:
     def change(step: StepCompleted | None) -> Plan[Verdict]:
-        verdict: Verdict = yield Read(lambda store: store.set_schedule_status(name, status, step))
+        known: Schedule | None = yield Read(lambda store: store.find_schedule(name))
+        once = Once()
+        verdict: Verdict = yield Read(lambda store: store.set_schedule_status(name, status, step, once=once))
+        _warn_of_other_owner(engine, known, verdict, "paused" if status == "PAUSED" else "resumed")
         return verdict
 
     yield from _changing(engine, "DBOS.pauseSchedule" if status == "PAUSED" else "DBOS.resumeSchedule", change)
+
+
+def _warn_of_other_owner(engine: Core, known: Schedule | None, verdict: Verdict, what: str) -> None:
+    """Any process may change any schedule (03 section 10.1). It shall not happen unnoticed."""
+    own, owner = engine.application_name, None if known is None else known.application_name
+    if known is not None and verdict is Verdict.APPLIED and own is not None and owner not in (None, own):
+        logger.warning(
+            "Schedule %r, which application %r has %s, belongs to application %r", known.name, own, what, owner
+        )
 
 
 def _changing(engine: Core, step_name: str, change: Callable[[StepCompleted | None], Plan[Verdict]]) -> Plan[None]:
@@ -98,7 +114,13 @@ def backfill_plan(engine: Core, name: str, start: datetime, end: datetime) -> Pl
     context = read_context(engine, schedule)
     ids: list[str] = []
     runs: list[ScheduledRun] = []
-    for tick in Ticks(schedule.cron, schedule.timezone).between(start, end):
+    ticks = Ticks(schedule.cron, schedule.timezone)
+    if start < end and ticks.after(start) is None:
+        raise DBOSException(
+            f"Schedule {name!r} has nothing to make up for: its cron expression {schedule.cron!r} matches no time in "
+            f"the 50 years after {start.isoformat()}"
+        )
+    for tick in ticks.between(start, end):
         runs.append(make_run(engine, schedule, context, tick, None))
         ids.append(run_id(schedule, tick))
         if len(runs) == RUNS_AT_ONCE:

@@ -35,7 +35,7 @@ from .execution import Execution
 from .operations import misuse, record_operation
 from .plans import Call, Commit, Plan
 from .registry import WorkflowInfo
-from .steps import record_step
+from .steps import record_step, recorded_error
 
 if TYPE_CHECKING:
     from .core import Core
@@ -150,13 +150,9 @@ def create_plan(
     started_at_ms = engine.clock.now_ms()
     if parent is not None:
         assert step_id is not None
-        recorded = yield from parent.find_recorded(step_id, name)
-        if recorded is not None:
-            if recorded.error is not None:
-                raise engine.payloads.decode_error(recorded.error, recorded.serialization)
-            if recorded.child_workflow_id is None:
-                raise DBOSUnexpectedStepError(parent.workflow_id, step_id, name, recorded.name)
-            return Created(recorded.child_workflow_id)
+        recorded_id = yield from find_recorded_child(parent, step_id, name)
+        if recorded_id is not None:
+            return Created(recorded_id)
     if workflow_id is not None:
         pass
     elif assigned is not None:
@@ -200,6 +196,18 @@ def create_plan(
                 assert step_id is not None
                 yield from _record_holder(engine, parent, record, answer.holder_id, started_at_ms)
             return Created(answer.holder_id)
+
+
+def find_recorded_child(parent: Execution, step_id: int, name: str) -> Plan[str | None]:
+    """The workflow that the parent has started or enqueued at this step; its recorded failure is raised again."""
+    recorded = yield from parent.find_recorded(step_id, name)
+    if recorded is None:
+        return None
+    if recorded.error is not None:
+        raise recorded_error(parent, recorded)
+    if recorded.child_workflow_id is None:
+        raise DBOSUnexpectedStepError(parent.workflow_id, step_id, name, recorded.name)
+    return recorded.child_workflow_id
 
 
 def _commit(record: WorkflowStarted, parent: Execution | None) -> Plan[Verdict | ExistingWorkflow | DeduplicationTaken]:

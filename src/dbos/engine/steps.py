@@ -14,7 +14,7 @@ from ..error import (
 )
 from ..logs import logger
 from ..records import Effect, StepCompleted, Verdict
-from ..serialization import explain
+from ..serialization import explain, explain_unreadable
 from ..storage.store import StoreFailed
 from ..types import StepRecord, StepStatus
 from .context import Context, current_context, enter, leave
@@ -136,15 +136,36 @@ def accept(execution: Execution, step_id: int, verdict: Any) -> None:
 
 def replay(execution: Execution, record: StepRecord) -> Any:
     """The recorded value, or the recorded error raised."""
-    payloads = execution.engine.payloads
     if record.error is not None:
-        raise payloads.decode_error(record.error, record.serialization)
+        raise recorded_error(execution, record)
     if record.output is None:
         raise Exception(
             f"Step {record.step_id} ({record.name!r}) of workflow {execution.workflow_id} has a record with neither "
             f"a value nor an error: another kind of operation of the same name wrote it."
         )
-    return payloads.decode_value(record.output, record.serialization)
+    return recorded_output(execution, record)
+
+
+def recorded_output(execution: Execution, record: StepRecord) -> Any:
+    """The value of a step; an error that names it if it cannot be read."""
+    try:
+        return execution.engine.payloads.decode_value(record.output, record.serialization)
+    except Exception as error:
+        raise _unreadable(error, "output", execution, record) from error
+
+
+def recorded_error(execution: Execution, record: StepRecord) -> BaseException:
+    """The error of a step; one that names it if it cannot be read."""
+    assert record.error is not None
+    try:
+        return execution.engine.payloads.decode_error(record.error, record.serialization)
+    except Exception as error:
+        raise _unreadable(error, "error", execution, record) from error
+
+
+def _unreadable(error: Exception, field: str, execution: Execution, record: StepRecord) -> Exception:
+    what = f"the recorded {field} of step {record.step_id} ({record.name!r}) of workflow {execution.workflow_id}"
+    return explain_unreadable(error, what, record.serialization)
 
 
 def _attempts(

@@ -17,7 +17,7 @@ from ..error import (
     DBOSStreamNondeterminismError,
     DBOSStreamTimeoutError,
 )
-from ..serialization import explain
+from ..serialization import explain, explain_unreadable
 from ..types import StoredValue, StreamPage
 from .context import current_context
 from .deadlines import LONGEST_WAIT_MS, in_ms
@@ -138,7 +138,11 @@ class StreamReader:
         found = yield from self._find_entry()
         if found is None:
             return END
-        value = self._engine.payloads.decode_value(*found)
+        try:
+            value = self._engine.payloads.decode_value(*found)
+        except Exception as error:
+            what = f"the value at offset {self._offset} of stream {self._key!r} of workflow {self._workflow_id}"
+            raise explain_unreadable(error, what, found[1]) from error
         return self._advance(value)
 
     def _advance(self, value: Any) -> Any:

@@ -29,7 +29,7 @@ from ..records import (
     Verdict,
     WorkflowFinished,
 )
-from ..serialization import explain
+from ..serialization import explain, explain_unreadable
 from ..storage.store import StoreFailed
 from ..types import WorkflowOutcome
 from .context import Context, Identity, current_context, enter, leave
@@ -126,7 +126,6 @@ def check_roles(info: Any, identity: Identity | None) -> None:
 
 def execute_plan(execution: Execution, target: Target, identity: Identity | None) -> Plan[Any]:
     """Run the body and record what came of it; park when the workflow belongs to somebody else by then."""
-    engine = execution.engine
     value: Any = None
     failure: Exception | None = None
     lost = False
@@ -147,49 +146,64 @@ def execute_plan(execution: Execution, target: Target, identity: Identity | None
         raise execution.stop_error
     if lost or execution.stop_error is not None:
         return (yield from park_plan(execution))
-    record = outcome_record(execution, value, failure)
+    output: str | None = None
+    if failure is None:
+        try:
+            output = encode_output(execution, value)
+        except Exception as error:
+            failure = error
+    record = outcome_record(execution, output, failure)
     try:
-        answer = yield Commit(record, is_last=record.error is None)
+        # What comes behind the last commit has no thread of its own, so nothing is decoded there.
+        answer = yield Commit(record, is_last=record.error is None and not target.info.stored_result)
     except StoreFailed as error:
         raise ExecutionInterrupted(error) from error
     except DBOSException as refused:
         # The database will not take this outcome; the refusal itself is the outcome then.
         failure = refused
-        answer = yield Commit(outcome_record(execution, None, failure))
+        record = outcome_record(execution, None, failure)
+        answer = yield Commit(record)
     if answer is not Verdict.APPLIED:
         execution.fenced()
         return (yield from park_plan(execution))
+    if target.info.stored_result:
+        return deliver(execution.engine, as_outcome(record))
     if failure is not None:
         raise failure
-    if record.error is not None:
-        raise engine.payloads.decode_error(record.error, record.serialization)
     return value
 
 
-def outcome_record(execution: Execution, value: Any, failure: Exception | None) -> WorkflowFinished:
-    """SUCCESS with the value, or ERROR with the failure; a value that cannot be stored is a failure too."""
+def as_outcome(record: WorkflowFinished) -> WorkflowOutcome:
+    """What those find who look for the outcome that was recorded."""
+    return WorkflowOutcome(record.workflow_id, record.status, record.output, record.error, record.serialization)
+
+
+def encode_output(execution: Execution, value: Any) -> str:
+    """The text of a result. One that cannot be stored raises, and is a failure of the workflow."""
     payloads = execution.engine.payloads
-    format_name = execution.serialization or payloads.configured_name
+    try:
+        return payloads.encode_value(value, execution.serialization or payloads.configured_name)
+    except Exception as error:
+        what = f"the result of workflow {execution.name!r} (id {execution.workflow_id}), a {type(value).__name__}"
+        raise explain(error, what) from error
+
+
+def outcome_record(execution: Execution, output: str | None, failure: Exception | None) -> WorkflowFinished:
+    """SUCCESS with the encoded value, or ERROR with the failure."""
+    payloads = execution.engine.payloads
     record = WorkflowFinished(
         execution.workflow_id,
         execution.owner_token,
         "SUCCESS",
-        None,
+        output,
         None,
         execution.serialization,
         execution.engine.dispatcher.shared_queue(execution.queue_name),
     )
-    if failure is None:
-        try:
-            record.output = payloads.encode_value(value, format_name)
-            return record
-        except Exception as error:
-            failure = explain(
-                error,
-                f"the result of workflow {execution.name!r} (id {execution.workflow_id}), a {type(value).__name__}",
-            )
-    record.status = "ERROR"
-    record.error, _ = payloads.encode_error_always(failure, format_name)
+    if failure is not None:
+        record.status = "ERROR"
+        format_name = execution.serialization or payloads.configured_name
+        record.error, _ = payloads.encode_error_always(failure, format_name)
     return record
 
 
@@ -275,11 +289,20 @@ def await_completion(engine: Core, completion: Completion, waiting: Execution | 
 def deliver(engine: Core, outcome: WorkflowOutcome) -> Any:
     """The recorded value, or the recorded error raised."""
     if outcome.status == "SUCCESS":
-        return engine.payloads.decode_value(outcome.output, outcome.serialization)
+        try:
+            return engine.payloads.decode_value(outcome.output, outcome.serialization)
+        except Exception as error:
+            what = f"the output of workflow {outcome.workflow_id}"
+            raise explain_unreadable(error, what, outcome.serialization) from error
     if outcome.status == "ERROR":
         if outcome.error is None:
             raise DBOSException(f"Workflow {outcome.workflow_id} ended in ERROR, but its error is not stored any more")
-        raise engine.payloads.decode_error(outcome.error, outcome.serialization)
+        try:
+            failure = engine.payloads.decode_error(outcome.error, outcome.serialization)
+        except Exception as error:
+            what = f"the error of workflow {outcome.workflow_id}"
+            raise explain_unreadable(error, what, outcome.serialization) from error
+        raise failure
     if outcome.status == "CANCELLED":
         raise DBOSAwaitedWorkflowCancelledError(outcome.workflow_id)
     raise DBOSAwaitedWorkflowMaxRecoveryAttemptsExceeded(outcome.workflow_id)

@@ -36,6 +36,7 @@ from .events import EventOperations
 from .listing import ALL, FEW, listing, may_be_few
 from .management import ManagementOperations, chunks
 from .messages import EffectWork, MessageOperations, consumption, sending
+from .once import Once
 from .queues import QueueOperations
 from .renaming import RenameOperations
 from .rows import WorkflowRow, to_outcome, to_step, to_version, verdict_on_step
@@ -258,15 +259,22 @@ class SqlStore(
         step: StepCompleted | None,
         effect: Callable[[Transaction], None],
         *,
+        once: Once | None = None,
         locking: Sequence[str] = (),
         lock: str = "lock_workflows",
     ) -> Verdict:
         """An effect and, in workflow code, its step row, in one transaction: both or none.
 
         The row of the workflow that asks is locked until the commit, together with those of `locking` and in their
-        order. An effect whose answer was lost is not repeated: it finds its step row.
+        order. An effect whose answer was lost is not repeated: it finds its step row, or without one asks `once`.
         """
+        if step is not None:
+            once = None
+        if once is not None and once.is_done(self._db):
+            return Verdict.APPLIED
         with self._db.transaction() as transaction:
+            if once is not None:
+                once.begin(transaction)
             if locking:
                 own = [] if step is None else [step.workflow_id]
                 transaction.read(lock, (encode_json([*own, *locking]),))
@@ -280,6 +288,8 @@ class SqlStore(
                 if verdict is not Verdict.APPLIED:
                     return verdict or Verdict.FENCED
             effect(transaction)
+        if once is not None:
+            once.end()
         return Verdict.APPLIED
 
     def _answer_to_start(self, record: WorkflowStarted) -> Answer:

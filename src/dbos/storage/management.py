@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..error import DBOSException, DBOSNonExistentWorkflowError, DBOSWorkflowIDInUseError
-from ..records import StepCompleted, Verdict
+from ..records import StepCompleted, Verdict, WorkflowFinished
 from ..types import ACTIVE_STATUSES, INTERNAL_QUEUE_NAME, Fork, Rewind
 from .encoding import encode_json
 from .store import Resumed
@@ -19,6 +19,7 @@ from .store import Resumed
 if TYPE_CHECKING:
     from .bulk import Transaction
     from .database import Connections
+    from .once import Once
 
 # More ids than this in one statement gain nothing and make its plan and its parameters large.
 CHUNK = 1000
@@ -56,6 +57,7 @@ class ManagementOperations:
         now_ms: int,
         step: StepCompleted | None = None,
         *,
+        once: Once | None = None,
         with_children: bool = False,
     ) -> Verdict:
         family = self.find_family(workflow_ids) if with_children else list(workflow_ids)
@@ -68,10 +70,16 @@ class ManagementOperations:
                 cancelled += generation
             transaction.announce("cancelled", cancelled)
 
-        return self._recorded(step, cancel, locking=family)
+        return self._recorded(step, cancel, once=once, locking=family)
 
     def resume_workflows(
-        self, workflow_ids: Sequence[str], queue_name: str | None, now_ms: int, step: StepCompleted | None = None
+        self,
+        workflow_ids: Sequence[str],
+        queue_name: str | None,
+        now_ms: int,
+        step: StepCompleted | None = None,
+        *,
+        once: Once | None = None,
     ) -> Resumed:
         queues: list[str] | None = None
 
@@ -89,10 +97,15 @@ class ManagementOperations:
             if queues:
                 transaction.announce("queued", queues)
 
-        return Resumed(self._recorded(step, resume, locking=workflow_ids), queues)
+        return Resumed(self._recorded(step, resume, once=once, locking=workflow_ids), queues)
 
     def delete_workflows(
-        self, workflow_ids: Sequence[str], step: StepCompleted | None = None, *, with_children: bool = False
+        self,
+        workflow_ids: Sequence[str],
+        step: StepCompleted | None = None,
+        *,
+        once: Once | None = None,
+        with_children: bool = False,
     ) -> list[str] | Verdict:
         family = self.find_family(workflow_ids) if with_children else list(workflow_ids)
         deleted: list[str] = []
@@ -104,21 +117,29 @@ class ManagementOperations:
                 transaction.change("delete_workflows", (ids,))
             transaction.announce("cancelled", deleted)
 
-        verdict = self._recorded(step, delete, locking=family, lock="lock_for_deletion")
+        verdict = self._recorded(step, delete, once=once, locking=family, lock="lock_for_deletion")
         # Who deletes again what an earlier try has deleted tells of it again.
         return (deleted or family) if verdict is Verdict.APPLIED else verdict
 
     def set_workflow_delay(
-        self, workflow_id: str, delay_until_ms: int, now_ms: int, step: StepCompleted | None = None
+        self,
+        workflow_id: str,
+        delay_until_ms: int,
+        now_ms: int,
+        step: StepCompleted | None = None,
+        *,
+        once: Once | None = None,
     ) -> Verdict:
         def delay(transaction: Transaction) -> None:
             transaction.read("set_workflow_delay", (workflow_id, delay_until_ms, now_ms))
 
-        return self._recorded(step, delay, locking=[workflow_id])
+        return self._recorded(step, delay, once=once, locking=[workflow_id])
 
     # --- fork and rewind
 
-    def fork_workflow(self, fork: Fork, now_ms: int, step: StepCompleted | None = None) -> Verdict:
+    def fork_workflow(
+        self, fork: Fork, now_ms: int, step: StepCompleted | None = None, *, once: Once | None = None
+    ) -> Verdict:
         def make(transaction: Transaction) -> None:
             source_id, fork_id, cut = fork.source_id, fork.workflow_id, fork.start_step
             if not transaction.read("find_existing", (encode_json([source_id]),)):
@@ -135,11 +156,8 @@ class ManagementOperations:
                 now_ms,
             )
             if not transaction.change("fork_workflow", parameters):
-                status, name, *_, creator_token = transaction.read("find_start", (fork_id,))[0]
-                if creator_token != fork.creator_token:
-                    raise DBOSWorkflowIDInUseError(fork_id, status, name or "")
-                # An earlier try, whose answer was lost.
-                return
+                status, name, *_ = transaction.read("find_start", (fork_id,))[0]
+                raise DBOSWorkflowIDInUseError(fork_id, status, name or "")
             transaction.change("copy_inputs", (source_id, fork_id, now_ms))
             transaction.change("note_fork", (source_id,))
             if cut > 1:
@@ -150,41 +168,59 @@ class ManagementOperations:
                 transaction.change("copy_streams", (source_id, fork_id, cut))
             transaction.announce("queued", [fork.queue_name])
 
-        return self._recorded(step, make, locking=[fork.source_id])
+        return self._recorded(step, make, once=once, locking=[fork.source_id])
 
-    def rewind_workflow(self, rewind: Rewind, now_ms: int, step: StepCompleted | None = None) -> Verdict:
+    def rewind_workflow(
+        self, rewind: Rewind, now_ms: int, step: StepCompleted | None = None, *, once: Once | None = None
+    ) -> Verdict:
         def turn_back(transaction: Transaction) -> None:
             workflow_id, cut = rewind.workflow_id, rewind.start_step
-            found = transaction.read("find_request", (workflow_id,))
+            found = transaction.read("find_states", (encode_json([workflow_id]),))
             if not found:
                 raise DBOSNonExistentWorkflowError("target", workflow_id)
-            status, request = found[0]
-            if request is not None and rewind.token in request:
-                # An earlier try, whose answer was lost.
-                return
+            status = found[0][1]
             if status in ACTIVE_STATUSES:
                 raise DBOSException(
                     f"Workflow {workflow_id!r} is {status}, and only what has ended can be rewound. Cancel it first"
                 )
-            note = f'{{"dbos.queue":null,"dbos.rewind":"{rewind.token}"}}'
             place = (rewind.queue_name, rewind.partition_key, rewind.application_version)
-            transaction.change("rewind_workflow", (workflow_id, *place, note, now_ms))
+            transaction.change("rewind_workflow", (workflow_id, *place, now_ms))
             transaction.change("forget_events", (workflow_id, cut))
             transaction.change("forget_history", (workflow_id, cut))
             transaction.change("restore_events", (workflow_id, workflow_id, cut))
             transaction.announce("queued", [rewind.queue_name])
 
-        return self._recorded(step, turn_back, locking=[rewind.workflow_id])
+        return self._recorded(step, turn_back, once=once, locking=[rewind.workflow_id])
+
+    # --- refusing what was claimed
+
+    def refuse_workflow(self, record: WorkflowFinished, now_ms: int) -> None:
+        with self._db.transaction() as transaction:
+            transaction.read("lock_workflows", (encode_json([record.workflow_id]),))
+            own = (record.workflow_id, record.owner_token, record.serialization)
+            if not transaction.change("relabel_workflow", own):
+                return
+            transaction.change("finish_workflow", (*record.row().values(), now_ms))
+            transaction.announce("finished", [record.workflow_id])
+            if record.freed_queue is not None:
+                transaction.announce("freed", [record.freed_queue])
 
     # --- attributes
 
     def update_attributes(
-        self, workflow_id: str, attributes: str | None, now_ms: int, step: StepCompleted | None = None, *, merge: bool
+        self,
+        workflow_id: str,
+        attributes: str | None,
+        now_ms: int,
+        step: StepCompleted | None = None,
+        *,
+        once: Once | None = None,
+        merge: bool,
     ) -> Verdict:
         def update(transaction: Transaction) -> None:
             transaction.change("merge_attributes" if merge else "set_attributes", (workflow_id, attributes, now_ms))
 
-        return self._recorded(step, update, locking=[workflow_id])
+        return self._recorded(step, update, once=once, locking=[workflow_id])
 
 
 def chunks(workflow_ids: Sequence[str]) -> list[str]:

@@ -124,6 +124,9 @@ class QueueOperations:
         rows = self._db.write("delete_queue", (name,))
         return rows[0][0] if rows else None
 
+    def has_waiting(self, name: str) -> bool:
+        return bool(self._db.read("has_waiting", (name,))[0][0])
+
 
 def _claimed(rows: list[Row]) -> list[ClaimedWorkflow]:
     """Claim order is priority, age, id (05: total order), the last columns of the row."""

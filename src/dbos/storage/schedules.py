@@ -15,13 +15,15 @@ from .rows import to_schedule, to_version
 if TYPE_CHECKING:
     from .bulk import Transaction
     from .database import Connections
+    from .once import Once
 
 
 class ScheduleOperations:
     """The part of the store that is about schedules."""
 
     _db: Connections
-    _recorded: Callable[[StepCompleted | None, Callable[[Transaction], None]], Verdict]
+    # See `database.SqlStore`.
+    _recorded: Callable[..., Verdict]
 
     def create_schedule(self, schedule: Schedule, step: StepCompleted | None) -> Verdict | Schedule:
         met: list[Schedule] = []
@@ -56,8 +58,10 @@ class ScheduleOperations:
         self._db.announce("schedules", ())
         return None
 
-    def _changed(self, step: StepCompleted | None, effect: Callable[[Transaction], None]) -> Verdict:
-        verdict = self._recorded(step, effect)
+    def _changed(
+        self, step: StepCompleted | None, effect: Callable[[Transaction], None], once: Once | None = None
+    ) -> Verdict:
+        verdict = self._recorded(step, effect, once=once)
         self._db.announce("schedules", ())
         return verdict
 
@@ -69,17 +73,19 @@ class ScheduleOperations:
         names = None if application_names is None else json.dumps(list(application_names))
         return [to_schedule(row) for row in self._db.read("list_schedules", (names,))]
 
-    def delete_schedule(self, name: str, step: StepCompleted | None) -> Verdict:
+    def delete_schedule(self, name: str, step: StepCompleted | None, *, once: Once | None = None) -> Verdict:
         def delete(transaction: Transaction) -> None:
             transaction.change("delete_schedule", (name,))
 
-        return self._changed(step, delete)
+        return self._changed(step, delete, once)
 
-    def set_schedule_status(self, name: str, status: str, step: StepCompleted | None) -> Verdict:
+    def set_schedule_status(
+        self, name: str, status: str, step: StepCompleted | None, *, once: Once | None = None
+    ) -> Verdict:
         def change(transaction: Transaction) -> None:
             transaction.change("set_schedule_status", (name, status))
 
-        return self._changed(step, change)
+        return self._changed(step, change, once)
 
     def fire_schedules(self, runs: Sequence[ScheduledRun], now_ms: int) -> None:
         names = json.dumps(sorted({run.schedule.name for run in runs}))

@@ -14,10 +14,20 @@ Three kinds of trouble leave a store, and they call for different reactions:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from ..error import DBOSException
-from ..records import Answer, Bounce, Enqueue, MessagesSent, Record, ScheduledRun, StepCompleted, Verdict
+from ..records import (
+    Answer,
+    Bounce,
+    Enqueue,
+    MessagesSent,
+    Record,
+    ScheduledRun,
+    StepCompleted,
+    Verdict,
+    WorkflowFinished,
+)
 from ..types import (
     Claim,
     ClaimedWorkflow,
@@ -35,6 +45,9 @@ from ..types import (
     WorkflowOutcome,
 )
 from .rows import WorkflowRow
+
+if TYPE_CHECKING:
+    from .once import Once
 
 # Whose rows follow when an application is renamed.
 RenamedTable = Literal["workflows", "steps"]
@@ -311,6 +324,10 @@ class Store(Protocol):
         """Remove the row; its owner. Workflows that wait on the queue stay."""
         ...
 
+    def has_waiting(self, name: str) -> bool:
+        """Whether a workflow waits on the queue, or is delayed and will; whoever may run it."""
+        ...
+
     def create_schedule(self, schedule: Schedule, step: StepCompleted | None) -> Verdict | Schedule:
         """Insert a schedule, in workflow code together with the step row; the one that has its name if there is one.
 
@@ -331,12 +348,16 @@ class Store(Protocol):
         """The schedules of these applications and those nobody owns, by name; all schedules for None."""
         ...
 
-    def delete_schedule(self, name: str, step: StepCompleted | None) -> Verdict:
-        """Remove a schedule if there is one; its runs stay. `step` as for `create_schedule`."""
+    def delete_schedule(self, name: str, step: StepCompleted | None, *, once: Once | None = None) -> Verdict:
+        """Remove a schedule if there is one; its runs stay. `step` as for `create_schedule`; without one a repeated
+        call has to come with the same `once`.
+        """
         ...
 
-    def set_schedule_status(self, name: str, status: str, step: StepCompleted | None) -> Verdict:
-        """Pause or resume a schedule if there is one. `step` as for `create_schedule`."""
+    def set_schedule_status(
+        self, name: str, status: str, step: StepCompleted | None, *, once: Once | None = None
+    ) -> Verdict:
+        """Pause or resume a schedule if there is one. `step` and `once` as for `delete_schedule`."""
         ...
 
     def fire_schedules(self, runs: Sequence[ScheduledRun], now_ms: int) -> None:
@@ -357,8 +378,16 @@ class Store(Protocol):
 
     # The following change workflows from outside. In workflow code the change and the `step` of the call are written in
     # one transaction, if the token of the step still owns its workflow; the verdict is that of the step, and nothing is
-    # written unless it is APPLIED. Repeating a call after StoreUnavailable finds its step; what is done without one may
-    # be done twice, unless it says otherwise.
+    # written unless it is APPLIED. Repeating a call after StoreUnavailable finds its step; without one it has to come
+    # with the same `once`, or it may be done twice. What an earlier try did is APPLIED, whatever has happened since.
+
+    def refuse_workflow(self, record: WorkflowFinished, now_ms: int) -> None:
+        """The outcome of a claimed workflow whose format this process does not know, in a format that everybody knows.
+
+        From now on the row names that one. Applies only while `record.owner_token` owns the workflow; in one
+        transaction.
+        """
+        ...
 
     def cancel_workflows(
         self,
@@ -366,6 +395,7 @@ class Store(Protocol):
         now_ms: int,
         step: StepCompleted | None = None,
         *,
+        once: Once | None = None,
         with_children: bool = False,
     ) -> Verdict:
         """Cancel those that have neither succeeded nor failed; unknown ids are ignored.
@@ -375,7 +405,13 @@ class Store(Protocol):
         ...
 
     def resume_workflows(
-        self, workflow_ids: Sequence[str], queue_name: str | None, now_ms: int, step: StepCompleted | None = None
+        self,
+        workflow_ids: Sequence[str],
+        queue_name: str | None,
+        now_ms: int,
+        step: StepCompleted | None = None,
+        *,
+        once: Once | None = None,
     ) -> Resumed:
         """Put those that have neither succeeded nor failed on a queue.
 
@@ -385,7 +421,12 @@ class Store(Protocol):
         ...
 
     def delete_workflows(
-        self, workflow_ids: Sequence[str], step: StepCompleted | None = None, *, with_children: bool = False
+        self,
+        workflow_ids: Sequence[str],
+        step: StepCompleted | None = None,
+        *,
+        once: Once | None = None,
+        with_children: bool = False,
     ) -> list[str] | Verdict:
         """Remove everything of the workflows, with children also of all descendants; unknown ids are ignored.
 
@@ -394,27 +435,44 @@ class Store(Protocol):
         ...
 
     def set_workflow_delay(
-        self, workflow_id: str, delay_until_ms: int, now_ms: int, step: StepCompleted | None = None
+        self,
+        workflow_id: str,
+        delay_until_ms: int,
+        now_ms: int,
+        step: StepCompleted | None = None,
+        *,
+        once: Once | None = None,
     ) -> Verdict:
         """Move the due time of a workflow, if it is delayed."""
         ...
 
-    def fork_workflow(self, fork: Fork, now_ms: int, step: StepCompleted | None = None) -> Verdict:
-        """Make a fork, of what its source is at one moment. Repeating it finds the fork by its token.
+    def fork_workflow(
+        self, fork: Fork, now_ms: int, step: StepCompleted | None = None, *, once: Once | None = None
+    ) -> Verdict:
+        """Make a fork, of what its source is at one moment.
 
         Raises DBOSNonExistentWorkflowError when there is no source, DBOSWorkflowIDInUseError when the id is in use.
         """
         ...
 
-    def rewind_workflow(self, rewind: Rewind, now_ms: int, step: StepCompleted | None = None) -> Verdict:
-        """Take back what a workflow that has ended did from a step on, and enqueue it. Repeating it finds the token.
+    def rewind_workflow(
+        self, rewind: Rewind, now_ms: int, step: StepCompleted | None = None, *, once: Once | None = None
+    ) -> Verdict:
+        """Take back what a workflow that has ended did from a step on, and enqueue it.
 
         Raises DBOSNonExistentWorkflowError when there is none, DBOSException when it has not ended.
         """
         ...
 
     def update_attributes(
-        self, workflow_id: str, attributes: str | None, now_ms: int, step: StepCompleted | None = None, *, merge: bool
+        self,
+        workflow_id: str,
+        attributes: str | None,
+        now_ms: int,
+        step: StepCompleted | None = None,
+        *,
+        once: Once | None = None,
+        merge: bool,
     ) -> Verdict:
         """Replace the attributes, a JSON text, or with `merge` those of the same names; unknown ids are ignored."""
         ...

@@ -14,7 +14,7 @@ from .declaring import Functions, scenario
 @scenario(
     Root("publishing", "p"),
     Root("reading", "r", (), True),
-    expected={"p": {"done": True, "stage": 2, "step": "in a step"}, "r": [1, "in a step", None, {"done": True}]},
+    expected={"p": {"done": True, "stage": 2, "step": "in a step"}, "r": [1, "in a step", "ended", {"done": True}]},
 )
 def events(version: int) -> Functions:
     @DBOS.step(name="announce")
@@ -36,8 +36,11 @@ def events(version: int) -> Functions:
     def reading() -> list[Any]:
         results = [DBOS.get_event("p", "stage", 1000)]
         DBOS.set_event("seen", "stage")
-        DBOS.get_event("p", "done", 1000)
-        results += [DBOS.get_event("p", "step", 0), DBOS.get_event("p", "nothing", 5)]
+        DBOS.get_event("p", "done", 1000, while_active=True)
+        results += [
+            DBOS.get_event("p", "step", 0),
+            DBOS.get_event("p", "nothing", 1000, default="ended", while_active=True),
+        ]
         results.append({key: value for key, value in DBOS.get_all_events("p").items() if key == "done"})
         return results
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from dbos import DBOS, EnqueueItem, SetEnqueueOptions
+from dbos import DBOS, EnqueueItem, PortableWorkflowError, SetEnqueueOptions, SetWorkflowID
 from dbos.error import DBOSQueueDeduplicatedError
 
 from ..world import Root
@@ -58,6 +58,28 @@ def queues(version: int) -> Functions:
         return [await handle.get_result() for handle in handles]
 
     return {"enqueuer": enqueuer, "enqueuer_async": enqueuer_async}
+
+
+@scenario(Root("enqueuing_foreign", "o"), expected={"o": ["PortableWorkflowError", "DBOSException", True, 2]})
+def foreign_formats(version: int) -> Functions:
+    @DBOS.workflow(name="queued")
+    def queued(number: int) -> int:
+        return DBOS.run_step({"name": "add_one"}, lambda: number + 1)
+
+    @DBOS.workflow(name="enqueuing_foreign")
+    def enqueuing_foreign() -> list[Any]:
+        DBOS.register_queue("limited", global_concurrency=1, on_conflict="always_update")
+        with SetWorkflowID("foreign"):
+            foreign = DBOS.enqueue_workflow("limited", queued, 0)
+        behind = DBOS.enqueue_workflow("limited", queued, 1)
+        try:
+            foreign.get_result()
+        except PortableWorkflowError as error:
+            known = "js_superjson" in error.message
+            return [type(error).__name__, error.name, known, behind.get_result()]
+        return []
+
+    return {"enqueuing_foreign": enqueuing_foreign}
 
 
 @scenario(Root("deduplicating", "d"), expected={"d": ["refused", "attached", 6]})

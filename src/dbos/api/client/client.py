@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...client_config import check_application_name, client_settings
 from ...error import DBOSException
-from ...serialization import Serializer
+from ...serialization import DBOSPortableJSONSerializer, Serializer
+from ..runtime import in_fresh_thread
 from .applications import ApplicationMethods
-from .changes import ChangeMethods
 from .communication import CommunicationMethods
 from .enqueueing import EnqueueMethods
+from .management import ManagementMethods
 from .queues import QueueMethods
 from .schedules import ScheduleMethods
-from .session import Session, in_fresh_thread, warn_on_loop
+from .session import Session, warn_on_loop
 from .workflows import WorkflowMethods
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ DEFAULT_SERIALIZER: Serializer = cast(Any, _DefaultSerializer())
 
 class DBOSClient(
     WorkflowMethods,
-    ChangeMethods,
+    ManagementMethods,
     EnqueueMethods,
     CommunicationMethods,
     QueueMethods,
@@ -58,6 +59,7 @@ class DBOSClient(
         system_database_engine: A SQLAlchemy engine to take the connections from; it is not disposed.
         dbos_system_schema: The Postgres schema of the system tables. Default "dbos".
         serializer: How values are stored; it must be that of the application. Default pickle.
+        portable_serializer, unpickle_only: As in the configuration of an application.
         system_database_pool_size: The most connections, at least 2. Default 5.
         system_database_polling_concurrency: The most reads that waiting calls make at a time. Default half of the pool.
         use_listen_notify: Learn at once what other processes do, on a further connection (Postgres). Default False:
@@ -97,6 +99,8 @@ class DBOSClient(
         sys_db_idle_transaction_timeout_sec: float | None = None,
         sharding: bool = False,
         polling_interval_sec: float = 1.0,
+        portable_serializer: DBOSPortableJSONSerializer | None = None,
+        unpickle_only: list[str] | None = None,
     ) -> None:
         if lazy and use_listen_notify:
             raise DBOSException("A lazy DBOSClient cannot listen for notifications. Leave out one of the two")
@@ -105,6 +109,8 @@ class DBOSClient(
             system_database_engine=system_database_engine,
             dbos_system_schema=dbos_system_schema,
             serializer=None if serializer is DEFAULT_SERIALIZER else serializer,
+            portable_serializer=portable_serializer,
+            unpickle_only=unpickle_only,
             system_database_pool_size=system_database_pool_size,
             system_database_polling_concurrency=system_database_polling_concurrency,
             use_listen_notify=use_listen_notify,

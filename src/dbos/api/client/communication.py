@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from ...engine.messages import SEND, send_plan, send_within
 from ...engine.plans import Plan
-from ...engine.stream_reading import END, read_offset_plan
+from ...engine.stream_reading import END
 from ...serialization import WorkflowSerializationFormat
 from ...types import SendMessage
 from ..events import event_lookup, events_lookup
-from ..messages import check_message, checked_messages
-from ..streams import stream_reader
+from ..messages import bulk_sending, check_message, checked_messages
+from ..streams import stream_offset_lookup, stream_reader
 from .session import Session, blocking, twin
 
 if TYPE_CHECKING:
@@ -51,42 +51,6 @@ def _send(
     return send_plan(core, [sent], serialization_type, name=SEND, send_to_forks=send_to_forks)
 
 
-def _send_bulk(
-    core: Core,
-    messages: list[SendMessage],
-    *,
-    serialization_type: WorkflowSerializationFormat | None = DEFAULT,
-    send_to_forks: bool = False,
-) -> Plan[None]:
-    """Send many messages, all or none; those to one workflow and topic are received in the order of the list.
-
-    Args and errors as of `send`; a key may be used once in the list.
-    """
-    return send_plan(core, checked_messages(messages), serialization_type, send_to_forks=send_to_forks)
-
-
-def _read_stream_offset(
-    core: Core,
-    workflow_id: str,
-    key: str,
-    offset: int,
-    *,
-    polling_interval_sec: float | None = None,
-    timeout_seconds: float | None = None,
-    shard_key: str | None = None,
-) -> Plan[Any]:
-    """The value at one offset of a stream, waiting until it is there.
-
-    Raises:
-        DBOSStreamEndedError: the stream ended without it. It is a DBOSStreamTimeoutError.
-        DBOSStreamTimeoutError: it did not come in time.
-        Others as of `read_stream`.
-    """
-    return read_offset_plan(
-        stream_reader(core, workflow_id, key, offset, polling_interval_sec, timeout_seconds, shard_key, is_single=True)
-    )
-
-
 class CommunicationMethods:
     """Messages, events and streams of a client."""
 
@@ -94,14 +58,14 @@ class CommunicationMethods:
 
     send = blocking("send", _send)
     send_async = twin("send", _send)
-    send_bulk = blocking("send_bulk", _send_bulk)
-    send_bulk_async = twin("send_bulk", _send_bulk)
+    send_bulk = blocking("send_bulk", bulk_sending)
+    send_bulk_async = twin("send_bulk", bulk_sending)
     get_event = blocking("get_event", event_lookup)
     get_event_async = twin("get_event", event_lookup)
     get_all_events = blocking("get_all_events", events_lookup)
     get_all_events_async = twin("get_all_events", events_lookup)
-    read_stream_offset = blocking("read_stream_offset", _read_stream_offset)
-    read_stream_offset_async = twin("read_stream_offset", _read_stream_offset)
+    read_stream_offset = blocking("read_stream_offset", stream_offset_lookup)
+    read_stream_offset_async = twin("read_stream_offset", stream_offset_lookup)
 
     def send_in_transaction(
         self,

@@ -6,22 +6,20 @@ execution, no identity and no options around them.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from ...config import Settings
-from ...engine.context import Context, entered
+from ...engine.context import Context, Options, current_context, entered
 from ...engine.errors import EngineStopped
 from ...engine.plans import Plan
 from ...engine.running_loop import running_loop
 from ...error import DBOSException
 from ...logs import logger
-from ..runtime import signature_without_core
+from ..runtime import in_fresh_thread, signature_without_core
 
 if TYPE_CHECKING:
     from ...engine.core import Core
@@ -118,17 +116,17 @@ class Session:
             except EngineStopped as stopped:
                 raise _destroyed() from stopped
 
-    def call(self, make: Callable[[Core], Plan[T]]) -> T:
-        """Make a plan and carry it out."""
+    def call(self, make: Callable[[Core], Plan[T]], *, takes_id: bool = False) -> T:
+        """Make a plan and carry it out; with `takes_id` the id of a `SetWorkflowID` block is there for it."""
         core = self.core
-        with entered(Context()):
+        with entered(_surroundings(takes_id)):
             plan = make(core)
         return self.run(plan)
 
-    async def call_async(self, make: Callable[[Core], Plan[T]]) -> T:
+    async def call_async(self, make: Callable[[Core], Plan[T]], *, takes_id: bool = False) -> T:
         """As `call`, on the running event loop."""
         core = await self.open_async()
-        with entered(Context()):
+        with entered(_surroundings(takes_id)):
             try:
                 return await core.run_async(make(core))
             except EngineStopped as stopped:
@@ -143,13 +141,12 @@ class Session:
             raise _destroyed() from stopped
 
 
-async def in_fresh_thread(function: Callable[[], T]) -> T:
-    """Run a blocking function off the loop, while there are no threads of the client's own."""
-    thread = ThreadPoolExecutor(1, thread_name_prefix="dbos-client")
-    try:
-        return await asyncio.get_running_loop().run_in_executor(thread, function)
-    finally:
-        thread.shutdown(wait=False)
+def _surroundings(takes_id: bool) -> Context:
+    """Empty, but for the one thing around a client's call that some calls take (04 R504)."""
+    context = current_context()
+    if context is None or not takes_id:
+        return Context()
+    return Context(options=Options(assigned_id=context.options.assigned_id))
 
 
 def _destroyed() -> DBOSException:
@@ -170,7 +167,7 @@ def blocking(
             warn_on_loop(name)
         return self._session.call(lambda core: operation(core, *args, **kwargs))
 
-    _describe(call, name, operation)
+    describe(call, name, operation)
     return call
 
 
@@ -182,11 +179,11 @@ def twin(
     async def call(self: HasSession, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._session.call_async(lambda core: operation(core, *args, **kwargs))
 
-    _describe(call, f"{name}_async", operation)
+    describe(call, f"{name}_async", operation)
     return call
 
 
-def _describe(call: Any, name: str, operation: Callable[..., Any]) -> None:
+def describe(call: Any, name: str, operation: Callable[..., Any]) -> None:
     functools.update_wrapper(call, operation, assigned=("__module__",))
     call.__name__ = name
     call.__qualname__ = f"DBOSClient.{name}"

@@ -2,6 +2,14 @@
 -- Whoever writes for a workflow holds its row until the commit. So behind the lock everything of a workflow is in sight,
 -- and stays as it is: each statement of the transaction sees the same.
 
+-- name: name_transaction
+-- The id by which the database knows this transaction, also when its connection was lost (see `once.Once`).
+SELECT txid_current()::text;
+
+-- name: find_transaction
+-- Whether transaction $1 is 'committed', 'aborted' or 'in progress'.
+SELECT txid_status($1::text::int8);
+
 -- name: find_states
 -- State and owner of the workflows in $1 (a JSON array of ids).
 SELECT workflow_uuid, status, owner_xid FROM {schema}.workflow_status
@@ -79,20 +87,17 @@ INSERT INTO {schema}.streams (workflow_uuid, key, value, "offset", function_id, 
 SELECT $2::text, s.key, s.value, s."offset", s.function_id, s.serialization
 FROM {schema}.streams AS s WHERE s.workflow_uuid = $1::text AND s.function_id < $3::int8;
 
--- name: find_request
-SELECT status, request FROM {schema}.workflow_status WHERE workflow_uuid = $1::text;
-
 -- name: rewind_workflow
--- Workflow $1, which has ended, waits again: on queue $2, with partition key $3, for version $4 or the one it had. The note
--- in `request` (see parts/leave_queue.sql) forgets the queue and remembers this call, so that repeating it is noticed.
+-- Workflow $1, which has ended, waits again: on queue $2, with partition key $3, for version $4 or the one it had. The
+-- queue that was noted in `request` (see parts/leave_queue.sql) is forgotten.
 UPDATE {schema}.workflow_status
 SET status = 'ENQUEUED', recovery_attempts = 0, owner_xid = NULL, queue_name = $2::text,
     queue_partition_key = $3::text, application_version = COALESCE($4::text, application_version),
     workflow_deadline_epoch_ms = NULL, deduplication_id = NULL, started_at_epoch_ms = NULL, completed_at = NULL,
     output = NULL, error = NULL,
-    request = CASE WHEN request IS NULL OR request LIKE '{"dbos.queue":%' THEN $5::text ELSE request END,
+    request = CASE WHEN request LIKE '{"dbos.queue":%' THEN NULL ELSE request END,
     updated_at = (EXTRACT(epoch FROM now()) * 1000.0)::bigint
-WHERE workflow_uuid = $1::text AND status NOT IN ('PENDING', 'ENQUEUED', 'DELAYED') AND $6::int8 IS NOT NULL;
+WHERE workflow_uuid = $1::text AND status NOT IN ('PENDING', 'ENQUEUED', 'DELAYED') AND $5::int8 IS NOT NULL;
 
 -- name: forget_events
 -- Of workflow $1: those that were set at step $2 or later.
@@ -130,6 +135,11 @@ WITH ids AS MATERIALIZED (
   DELETE FROM {schema}.workflow_output WHERE workflow_uuid = ANY (ARRAY(SELECT id FROM ids))
 )
 DELETE FROM {schema}.workflow_status WHERE workflow_uuid = ANY (ARRAY(SELECT id FROM ids));
+
+-- name: relabel_workflow
+-- The format of a workflow's payloads becomes $3: what is about to be recorded as its outcome is in that one.
+UPDATE {schema}.workflow_status SET serialization = $3::text
+WHERE workflow_uuid = $1::text AND owner_xid = $2::text AND status || '' = 'PENDING';
 
 -- name: set_attributes
 UPDATE {schema}.workflow_status

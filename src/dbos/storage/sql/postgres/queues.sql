@@ -57,6 +57,11 @@ ORDER BY name;
 DELETE FROM {schema}.queues WHERE name = $1::text
 RETURNING application_name;
 
+-- name: has_waiting
+-- Whether something waits or is delayed on queue $1.
+SELECT EXISTS (SELECT FROM {schema}.workflow_status WHERE queue_name = $1::text AND status = 'ENQUEUED')
+    OR EXISTS (SELECT FROM {schema}.workflow_status WHERE status = 'DELAYED' AND queue_name = $1::text);
+
 -- name: find_holder
 -- Who holds deduplication id $2 of queue $1.
 SELECT workflow_uuid FROM {schema}.workflow_status WHERE queue_name = $1::text AND deduplication_id = $2::text;
@@ -101,7 +106,7 @@ RETURNING workflow_uuid;
 SELECT pg_advisory_xact_lock(hashtextextended('dbos.queue.' || $1::text, 0));
 
 -- Parameters of a claim: $1 queue, $2 now, $3 token of this claim, $4 executor, $5 version, $6 application, $7 whether
--- the version is the latest (takes rows without a version), $8 how many at most, $9 names of the functions that are
+-- the version is the latest, as far as the claimer knows (takes rows without a version), $8 how many at most, $9 names of the functions that are
 -- registered here (a JSON array; NULL is any), $10 global concurrency, $11 and $12 rate limit and its period in ms, $13 whether
 -- the queue has a rate limit of either kind, $14 when its configuration was last changed, as far as the claimer knows (NULL
 -- is a queue without a row).
@@ -117,7 +122,7 @@ WITH clock AS MATERIALIZED (
   SELECT workflow_uuid, ctid::text AS version FROM {schema}.workflow_status
   WHERE queue_name = $1::text AND status = 'ENQUEUED'
     AND (application_name = $6::text OR application_name IS NULL)
-    AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean))
+    AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean AND (SELECT is_mine FROM latest)))
     AND ($9::text IS NULL OR name = ANY (ARRAY(SELECT json_array_elements_text($9::json)))
          -- What this executor itself has recovered is claimed in any case, and reported if its function is missing.
          OR ($1::text = '_dbos_internal_queue' AND executor_id = $4::text))
@@ -132,7 +137,9 @@ WITH clock AS MATERIALIZED (
 -- waiting first over all. $15 partition concurrency, $16 partition worker concurrency, $17 what runs here of each
 -- partition (a JSON object), $18 and $19 partition rate limit and its period in ms. The keys are found by going from
 -- one to the next in the index. What runs is counted once for all of them: by partition, the planner would go through
--- all that runs anywhere for each.
+-- all that runs anywhere for each. A partition that runs one at a time, on a queue with no other shared limit, does so over
+-- all applications. The heads are chosen first and locked then: one that somebody else has locked is passed over in this
+-- claim, and never replaced by the one behind it.
 WITH RECURSIVE clock AS MATERIALIZED (
   SELECT (EXTRACT(epoch FROM clock_timestamp()) * 1000.0)::int8 AS ms
 ),
@@ -151,10 +158,11 @@ WITH RECURSIVE clock AS MATERIALIZED (
   FROM (
     SELECT queue_partition_key AS key, count(*) AS n FROM {schema}.workflow_status
     WHERE queue_name = $1::text AND status = 'PENDING' AND queue_partition_key IS NOT NULL
-      AND (application_name = $6::text OR application_name IS NULL)
+      AND (application_name = $6::text OR application_name IS NULL
+           OR ($15::int8 = 1 AND $10::int8 IS NULL AND $11::int8 IS NULL AND $18::int8 IS NULL))
     GROUP BY queue_partition_key
   ) AS counted
-), candidates AS MATERIALIZED (
+), heads AS MATERIALIZED (
   SELECT head.workflow_uuid, head.version
   FROM keys
   CROSS JOIN LATERAL (
@@ -173,7 +181,7 @@ WITH RECURSIVE clock AS MATERIALIZED (
     SELECT workflow_uuid, ctid::text AS version, priority, created_at FROM {schema}.workflow_status
     WHERE queue_name = $1::text AND status = 'ENQUEUED' AND queue_partition_key = keys.key
       AND (application_name = $6::text OR application_name IS NULL)
-      AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean))
+      AND (application_version = $5::text OR (application_version IS NULL AND $7::boolean AND (SELECT is_mine FROM latest)))
       AND ($9::text IS NULL OR name = ANY (ARRAY(SELECT json_array_elements_text($9::json))))
     ORDER BY priority, created_at, workflow_uuid
     LIMIT GREATEST(partition_room.n, 0)
@@ -181,6 +189,14 @@ WITH RECURSIVE clock AS MATERIALIZED (
   WHERE keys.key IS NOT NULL
   ORDER BY head.priority, head.created_at, head.workflow_uuid
   LIMIT (SELECT GREATEST(n, 0) FROM room)
+), candidates AS MATERIALIZED (
+  SELECT heads.workflow_uuid, heads.version
+  FROM heads
+  CROSS JOIN LATERAL (
+    SELECT FROM {schema}.workflow_status
+    WHERE workflow_uuid = heads.workflow_uuid AND status = 'ENQUEUED'
+    FOR UPDATE SKIP LOCKED
+  ) AS locked
 )
 -- include: parts/claim.sql
 

@@ -1,5 +1,13 @@
 -- Managing workflows: what each call changes, in one transaction, in workflow code with the step row of the caller.
 
+-- name: name_transaction
+-- None: a commit that fails is rolled back, so that its outcome is always known (see `once.Once`).
+SELECT NULL;
+
+-- name: find_transaction
+-- Never asked here.
+SELECT 'aborted' WHERE ?1 IS NOT NULL;
+
 -- name: find_states
 -- State and owner of the workflows in ?1 (a JSON array of ids).
 SELECT w.workflow_uuid, w.status, w.owner_xid FROM json_each(?1) AS r
@@ -71,17 +79,14 @@ INSERT INTO streams (workflow_uuid, key, value, "offset", function_id, serializa
 SELECT ?2, s.key, s.value, s."offset", s.function_id, s.serialization
 FROM streams AS s WHERE s.workflow_uuid = ?1 AND s.function_id < ?3;
 
--- name: find_request
-SELECT status, request FROM workflow_status WHERE workflow_uuid = ?1;
-
 -- name: rewind_workflow
--- Workflow ?1, which has ended, waits again: on queue ?2, with partition key ?3, for version ?4 or the one it had. The note
--- in `request` (see parts/leave_queue.sql) forgets the queue and remembers this call, so that repeating it is noticed.
+-- Workflow ?1, which has ended, waits again: on queue ?2, with partition key ?3, for version ?4 or the one it had. The
+-- queue that was noted in `request` (see parts/leave_queue.sql) is forgotten.
 UPDATE workflow_status
 SET status = 'ENQUEUED', recovery_attempts = 0, owner_xid = NULL, queue_name = ?2, queue_partition_key = ?3,
     application_version = COALESCE(?4, application_version), workflow_deadline_epoch_ms = NULL,
     deduplication_id = NULL, started_at_epoch_ms = NULL, completed_at = NULL, output = NULL, error = NULL,
-    request = CASE WHEN request IS NULL OR request LIKE '{"dbos.queue":%' THEN ?5 ELSE request END, updated_at = ?6
+    request = CASE WHEN request LIKE '{"dbos.queue":%' THEN NULL ELSE request END, updated_at = ?5
 WHERE workflow_uuid = ?1 AND status NOT IN ('PENDING', 'ENQUEUED', 'DELAYED');
 
 -- name: forget_events
@@ -112,6 +117,11 @@ DELETE FROM notifications WHERE destination_uuid IN (SELECT value FROM json_each
 DELETE FROM workflow_events WHERE workflow_uuid IN (SELECT value FROM json_each(?1));
 DELETE FROM workflow_events_history WHERE workflow_uuid IN (SELECT value FROM json_each(?1));
 DELETE FROM streams WHERE workflow_uuid IN (SELECT value FROM json_each(?1));
+
+-- name: relabel_workflow
+-- The format of a workflow's payloads becomes ?3: what is about to be recorded as its outcome is in that one.
+UPDATE workflow_status SET serialization = ?3
+WHERE workflow_uuid = ?1 AND owner_xid = ?2 AND status = 'PENDING';
 
 -- name: set_attributes
 UPDATE workflow_status SET attributes = ?2, updated_at = ?3 WHERE workflow_uuid = ?1;

@@ -57,6 +57,11 @@ ORDER BY name;
 DELETE FROM queues WHERE name = ?1
 RETURNING application_name;
 
+-- name: has_waiting
+-- Whether something waits or is delayed on queue ?1.
+SELECT EXISTS (SELECT 1 FROM workflow_status WHERE queue_name = ?1 AND status = 'ENQUEUED' AND status IN ('ENQUEUED', 'PENDING'))
+    OR EXISTS (SELECT 1 FROM workflow_status WHERE status = 'DELAYED' AND queue_name = ?1);
+
 -- name: find_holder
 -- Who holds deduplication id ?2 of queue ?1.
 SELECT workflow_uuid FROM workflow_status WHERE queue_name = ?1 AND deduplication_id = ?2;
@@ -96,7 +101,7 @@ WHERE workflow_uuid = ?1 AND status = 'DELAYED'
 RETURNING workflow_uuid;
 
 -- Parameters of a claim: ?1 queue, ?2 now, ?3 token of this claim, ?4 executor, ?5 version, ?6 application, ?7 whether
--- the version is the latest (takes rows without a version), ?8 how many at most, ?9 names of the functions that are
+-- the version is the latest, as far as the claimer knows (takes rows without a version), ?8 how many at most, ?9 names of the functions that are
 -- registered here (a JSON array; NULL is any), ?10 global concurrency, ?11 and ?12 rate limit and its period in ms, ?13 whether
 -- the queue has a rate limit of either kind, ?14 when its configuration was last changed, as far as the claimer knows (NULL
 -- is a queue without a row). The last parameter is the
@@ -112,7 +117,7 @@ WITH clock (ms) AS (
   SELECT workflow_uuid FROM workflow_status
   WHERE queue_name = ?1 AND status = 'ENQUEUED' AND status IN ('ENQUEUED', 'PENDING')
     AND (application_name = ?6 OR application_name IS NULL)
-    AND (application_version = ?5 OR (application_version IS NULL AND ?7))
+    AND (application_version = ?5 OR (application_version IS NULL AND ?7 AND (SELECT is_mine FROM latest)))
     AND (?9 IS NULL OR name IN (SELECT value FROM json_each(?9))
          -- What this executor itself has recovered is claimed in any case, and reported if its function is missing.
          OR (?1 = '_dbos_internal_queue' AND executor_id = ?4))
@@ -125,7 +130,8 @@ WITH clock (ms) AS (
 -- The same for a partitioned queue, all partitions in one statement: of each up to what its limits leave, the longest
 -- waiting first over all. ?15 partition concurrency, ?16 partition worker concurrency, ?17 what runs here of each
 -- partition (a JSON object), ?18 and ?19 partition rate limit and its period in ms. The keys are found by going from
--- one to the next in the index.
+-- one to the next in the index. A partition that runs one at a time, on a queue with no other shared limit, does so over all
+-- applications.
 WITH RECURSIVE clock (ms) AS (
   SELECT ?20
 ),
@@ -150,7 +156,8 @@ WITH RECURSIVE clock (ms) AS (
       SELECT count(*) FROM workflow_status
       WHERE queue_name = ?1 AND status = 'PENDING' AND status IN ('ENQUEUED', 'PENDING')
         AND queue_partition_key = keys.key AND queue_partition_key IS NOT NULL
-        AND (application_name = ?6 OR application_name IS NULL)) END,
+        AND (application_name = ?6 OR application_name IS NULL
+             OR (?15 = 1 AND ?10 IS NULL AND ?11 IS NULL AND ?18 IS NULL))) END,
     CASE WHEN ?16 IS NULL THEN ?8 ELSE
       ?16 - COALESCE((SELECT running.n FROM running WHERE running.key = keys.key), 0) END,
     CASE WHEN ?18 IS NULL THEN ?8 ELSE ?18 - (
@@ -168,7 +175,7 @@ WITH RECURSIVE clock (ms) AS (
       WHERE queue_name = ?1 AND status = 'ENQUEUED' AND status IN ('ENQUEUED', 'PENDING')
         AND queue_partition_key = partition_room.key AND queue_partition_key IS NOT NULL
         AND (application_name = ?6 OR application_name IS NULL)
-        AND (application_version = ?5 OR (application_version IS NULL AND ?7))
+        AND (application_version = ?5 OR (application_version IS NULL AND ?7 AND (SELECT is_mine FROM latest)))
         AND (?9 IS NULL OR name IN (SELECT value FROM json_each(?9)))
       ORDER BY priority, created_at, workflow_uuid
       LIMIT min(?8, COALESCE(?15, ?8), COALESCE(?16, ?8), COALESCE(?18, ?8))))) AS head

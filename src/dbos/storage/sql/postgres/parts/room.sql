@@ -1,4 +1,10 @@
-room AS MATERIALIZED (
+latest AS MATERIALIZED (
+  -- Asked again here: the claimer may not have heard yet that another version was made the latest.
+  SELECT $5::text = COALESCE((
+    SELECT version_name FROM {schema}.application_versions
+    WHERE application_name = $6::text OR application_name IS NULL
+    ORDER BY version_timestamp DESC, created_at DESC LIMIT 1), $5::text) AS is_mine
+), room AS MATERIALIZED (
   SELECT LEAST(
     $8::int8,
     -- Nothing by limits that have been changed: the claimer is about to read the new ones.

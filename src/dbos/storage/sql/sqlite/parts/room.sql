@@ -1,4 +1,10 @@
-room (n) AS (
+latest AS MATERIALIZED (
+  -- Asked again here: the claimer may not have heard yet that another version was made the latest.
+  SELECT ?5 = COALESCE((
+    SELECT version_name FROM application_versions
+    WHERE application_name = ?6 OR application_name IS NULL
+    ORDER BY version_timestamp DESC, created_at DESC LIMIT 1), ?5) AS is_mine
+), room (n) AS (
   SELECT min(
     ?8,
     -- Nothing by limits that have been changed: the claimer is about to read the new ones.
