@@ -33,7 +33,7 @@ class MockCluster:
     than any machine stands still.
     """
 
-    def __init__(self, session_timeout_ms: int = 60_000) -> None:
+    def __init__(self, session_timeout_ms: int = 15_000) -> None:
         self._library = library = ctypes.CDLL(_library_path())
         for name, result, arguments in (
             ("rd_kafka_conf_new", ctypes.c_void_p, []),

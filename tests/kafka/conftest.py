@@ -34,6 +34,8 @@ def kafka(cluster: MockCluster) -> dict[str, Any]:
         "bootstrap.servers": cluster.servers,
         "group.id": f"group-{next(_numbers)}",
         "log_level": 0,
+        # A mock broker may stop reading a connection: with the default, closing a client waits for a minute then.
+        "socket.timeout.ms": 5000,
         **CONSUMER_PROTOCOL,
     }
 
