@@ -489,16 +489,16 @@ def test_the_first_mistake_is_the_one_that_is_told(app: type[DBOS]) -> None:
     ]
 
 
-def test_a_first_registration_is_logged_with_its_limits(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_first_registration_is_logged_with_its_limits(
+    config: Config, dbos_log: None, caplog: pytest.LogCaptureFixture
+) -> None:
     """03 R13: and whether this process listens to the queue."""
     DBOS(config=config | {"log_level": "INFO"})
     DBOS.listen_queues(["mail"])
     DBOS.launch()
-    DBOS.logger.addHandler(caplog.handler)
     for _ in range(2):
         DBOS.register_queue("mail", worker_concurrency=7)
         DBOS.register_queue("print")
-    DBOS.logger.removeHandler(caplog.handler)
     mail, other = [message for message in caplog.messages if message.startswith("Registered")]
     assert "'mail'" in mail
     assert "worker_concurrency=7" in mail
