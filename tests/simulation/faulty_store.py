@@ -121,7 +121,7 @@ class FaultyStore:
                 before = world.database.connection.total_changes
                 world.database.is_rewinding = name == "rewind_workflow"
                 try:
-                    answer = self._fenced(name, args, lambda: operation(*args, **kwargs))
+                    answer = self._fenced(name, args, lambda: operation(*args, **kwargs), repeats=repeats)
                 finally:
                     world.database.is_rewinding = False
                 if once is not None:
@@ -139,20 +139,22 @@ class FaultyStore:
                 elif name == "rewind_workflow":
                     world.note_requeued([args[0].workflow_id])
                 elif name == "delete_workflows" and isinstance(answer, list) and not repeats:
-                    # After a lost answer somebody may have started them anew.
                     self._check_deleted(answer)
                 return answer
 
             return lambda *args, **kwargs: self._change(name, lambda: change(*args, **kwargs))
         return lambda *args, **kwargs: self._read(lambda: operation(*args, **kwargs))
 
-    def _fenced(self, name: str, args: tuple[Any, ...], operation: Callable[[], Any]) -> Any:
-        """A change that may come with the step of a workflow: without effect if that workflow is another's."""
+    def _fenced(self, name: str, args: tuple[Any, ...], operation: Callable[[], Any], *, repeats: bool = False) -> Any:
+        """A change that may come with the step of a workflow: without effect if that workflow is another's.
+
+        One that `repeats` what was done need not find it: others may have changed it since.
+        """
         world = self._process.world
         step = next((arg for arg in args if isinstance(arg, StepCompleted)), None)
         is_fenced = step is not None and not world.database.may_write(step)
         before = world.database.connection.total_changes
-        is_new = name == "fork_workflow" and not world.database.remains(args[0].workflow_id)
+        is_new = name == "fork_workflow" and not repeats and not world.database.remains(args[0].workflow_id)
         answer = operation()
         if is_fenced and (Verdict.FENCED not in _verdicts(answer) or world.database.connection.total_changes != before):
             world.violate(f"{name} by {self._process}, whose workflow is another's, was answered {answer}")
