@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -41,6 +42,10 @@ from .workflows import check_roles, execute_plan, outcome_record
 
 # How long the answer to "is this version the latest?" is used before it is asked again.
 LATEST_VERSION_MS = 1000
+
+
+# So many claimed workflows are started before the other threads get a turn.
+DISPATCHED_IN_A_TURN = 8
 
 
 class Engine(Core):
@@ -353,7 +358,11 @@ class Engine(Core):
 
     def dispatch(self, claimed: Sequence[ClaimedWorkflow], recorded: dict[str, list[Any]]) -> None:
         """Start workflows this process has claimed; one that cannot start does not stop the others."""
-        for workflow in claimed:
+        for number, workflow in enumerate(claimed, 1):
+            if number % DISPATCHED_IN_A_TURN == 0:
+                # Otherwise this thread keeps the interpreter for as long as others let it, and the journal, which has
+                # the answer to a commit, waits.
+                time.sleep(0)
             try:
                 self._dispatch_one(workflow, recorded.get(workflow.workflow_id, []))
             except EngineStopped:
