@@ -93,12 +93,13 @@ class JournalSession:
         """
         pgconn = self._pgconn
         selector = self._selector
-        # A batch may be larger than the socket's buffer: read while writing, as the server does.
-        while pgconn.flush():
+        if pgconn.flush():
+            # A batch may be larger than the socket's buffer: read while writing, as the server does.
             selector.modify(pgconn.socket, selectors.EVENT_READ | selectors.EVENT_WRITE)
-            if any(events & selectors.EVENT_READ for _, events in selector.select()):
-                pgconn.consume_input()
-        selector.modify(pgconn.socket, selectors.EVENT_READ)
+            while pgconn.flush():
+                if any(events & selectors.EVENT_READ for _, events in selector.select()):
+                    pgconn.consume_input()
+            selector.modify(pgconn.socket, selectors.EVENT_READ)
         results: list[Any] = []
         while True:
             while pgconn.is_busy():
