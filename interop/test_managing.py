@@ -21,13 +21,11 @@ MORE_TABLES = {
     "notifications": "message_uuid",
 }
 FORKS = {"counted-2-fork", "fork", "fork-of-all", "fork-of-nothing", "fork-waits"}
-REWOUND = {"failed-1", "rewound-1", "rewound-2"}
 # What never had a queue has the name of the internal one only while it waits.
 RAN_WITHOUT_QUEUE = {"counted-2-fork", "fork", "fork-of-all", "rewound-1", "rewound-2"}
 DELIBERATE: dict[tuple[Any, ...], tuple[Any, Any]] = {
-    # Tokens by which a fork and a rewind are found again whose answer was lost.
+    # The token by which a fork is found again whose answer was lost.
     **{("workflow_status", workflow_id, "creator_xid"): ("set", None) for workflow_id in FORKS},
-    **{("workflow_status", workflow_id, "request"): ("rewound", None) for workflow_id in REWOUND},
     **{("workflow_status", name, "queue_name"): (None, "_dbos_internal_queue") for name in RAN_WITHOUT_QUEUE},
     # The result of the child that was replaced, which is not that of the one in its place: ours is not copied.
     ("operation_outputs", "fork-of-all", 2, "output"): ("113", "2"),
@@ -74,8 +72,6 @@ def rows_of(url: str, table: str) -> list[dict[str, Any]]:
         return rows
     rows = masked_rows(url, table)
     for row in rows:
-        if row.get("request") is not None and "dbos.rewind" in row["request"]:
-            row["request"] = "rewound"
         if row.get("function_name") == "DBOS.getStatus":
             # Whether the fork was running already when its status was read is a matter of luck.
             row["output"] = (row["output"]["workflow_id"], row["output"]["forked_from"])
