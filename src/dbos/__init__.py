@@ -55,11 +55,12 @@ Start reading at api/decorators.step, then engine/steps, engine/journal, storage
 The names below are public. Everything else may change.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from . import error
 from .api.app import DBOS
 from .api.bulk import EnqueueItem
-from .api.client.client import DBOSClient
-from .api.client.debouncing import DebouncerClient
 from .api.debouncing import Debouncer
 from .api.decorators import DBOSConfiguredInstance
 from .api.enqueueing import EnqueueOptions
@@ -93,6 +94,10 @@ from .types import (
     WorkflowStatus,
     WorkflowStatusString,
 )
+
+if TYPE_CHECKING:
+    from .api.client.client import DBOSClient
+    from .api.client.debouncing import DebouncerClient
 
 __all__ = [
     "ClientScheduleInput",
@@ -135,3 +140,13 @@ __all__ = [
     "pydantic_args_validator",
     "run_dbos_database_migrations",
 ]
+
+# Applications that have no client do not import one.
+_CLIENTS = {"DBOSClient": "client", "DebouncerClient": "debouncing"}
+
+if not TYPE_CHECKING:  # to type checkers any name would exist
+
+    def __getattr__(name: str) -> Any:
+        if name not in _CLIENTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f".api.client.{_CLIENTS[name]}", __name__), name)
