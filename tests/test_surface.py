@@ -262,7 +262,13 @@ def test_importing_dbos_imports_no_database_driver_and_no_optional_package() -> 
         "yaml",
         "croniter",
         "confluent_kafka",
+        "dbos.api.client",  # an application has none
     ]
     code = f"import dbos, sys; print([name for name in {heavy!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_name_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(AttributeError, match="module 'dbos' has no attribute 'DBOSClients'"):
+        dbos.DBOSClients  # type: ignore[attr-defined]  # noqa: B018
