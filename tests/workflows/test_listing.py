@@ -67,6 +67,14 @@ def insert(client: DBOSClient, database_url: str) -> Insert:
     return insert_one
 
 
+@pytest.fixture(params=["sorted", "in order"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by an index and sorted, as when there are few; or in the order of all, as when there are many."""
+    if request.param == "in order":
+        monkeypatch.setattr("dbos.storage.listing.FEW", 1)
+        monkeypatch.setattr("dbos.storage.listing.FEW_AT_THE_END", 1)
+
+
 def ids(found: list[WorkflowStatus]) -> list[str]:
     return [status.workflow_id for status in found]
 
@@ -236,6 +244,7 @@ def test_a_text_filter_takes_one_value_or_several(
     assert listed(**{argument: None}) == ["first", "second"]
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     "statuses",
     [
@@ -258,6 +267,7 @@ def test_every_set_of_statuses_is_found_whichever_index_serves_it(insert: Insert
     assert set(listed(status=statuses, queues_only=True, application_name="other")) == set(statuses)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("start", "end", "column"),
     [
@@ -275,6 +285,8 @@ def test_a_range_of_times_includes_both_ends(insert: Insert, start: str, end: st
     assert listed(**{start: at(500)}) == ["w0500", "w1000"]
     assert listed(**{end: at(500)}) == ["w0000", "w0500"]
     assert listed(**{start: at(500), end: at(500)}) == ["w0500"]
+    assert listed(**{start: at(500)}, sort_desc=True, limit=1) == ["w1000"]
+    assert listed(**{end: at(500)}, sort_desc=True) == ["w0500", "w0000"]
     assert listed(**{start: at(1001)}) == []
 
 
@@ -287,14 +299,17 @@ def test_times_are_iso_texts_with_an_offset_or_in_local_time(insert: Insert) -> 
     assert listed(start_time="2026-01-01") == ["w"]
 
 
+@pytest.mark.usefixtures("way")
 def test_a_prefix_is_literal(insert: Insert) -> None:
     """05 R72: its characters are no wildcards."""
-    for workflow_id in ("a_1", "ab1", "a%1", "A_1", "b"):
+    for workflow_id in ("a_1", "ab1", "a%1", "A_1", "b", "a\\b", "[b", "\xff\U0010ffff"):
         insert(workflow_id)
     assert listed(workflow_id_prefix="a_") == ["a_1"]
     assert listed(workflow_id_prefix="a%") == ["a%1"]
     assert set(listed(workflow_id_prefix=["ab", "b"])) == {"ab1", "b"}
-    assert len(listed(workflow_id_prefix="")) == 5
+    for prefix, found in (("a\\", "a\\b"), ("[", "[b"), ("\xff", "\xff\U0010ffff"), ("\xff\U0010ffff",) * 2):
+        assert listed(workflow_id_prefix=prefix) == [found]
+    assert len(listed(workflow_id_prefix="")) == 8
     assert listed(workflow_id_prefix=[]) == []
 
 
@@ -317,6 +332,7 @@ def test_the_application_and_what_nobody_owns_are_listed(insert: Insert) -> None
     assert listed(application_name="") == listed(application_name=[]) == ["b", "c", "own", "unclaimed"]
 
 
+@pytest.mark.usefixtures("way")
 def test_forks_and_children_by_what_they_are(insert: Insert) -> None:
     """05 R72: three states."""
     insert("source", was_forked_from=True)

@@ -33,7 +33,7 @@ from .bulk import BulkOperations, Transaction
 from .debouncing import DebounceOperations
 from .encoding import Row, encode_json, pair
 from .events import EventOperations
-from .listing import ALL, FEW, listing, may_be_few
+from .listing import ALL, listing, most_to_sort
 from .management import ManagementOperations, chunks
 from .messages import EffectWork, MessageOperations, consumption, sending
 from .once import Once
@@ -376,9 +376,10 @@ class SqlStore(
 
     def list_workflows(self, wanted: WorkflowFilter, timeout_seconds: float | None) -> list[WorkflowRow]:
         name, page, asked = listing(wanted)
-        if may_be_few(asked):
-            ((count,),) = self._db.look_up("count_few", (FEW,), asked, timeout_seconds)
-            if count < FEW:
+        most = most_to_sort(asked, newest_first=wanted.newest_first)
+        if most:
+            ((count,),) = self._db.look_up("count_few", (most,), asked, timeout_seconds)
+            if count < most:
                 asked["few"] = True
         return [WorkflowRow(*row) for row in self._db.look_up(name, page, asked, timeout_seconds)]
 

@@ -1,8 +1,9 @@
 """Listings: from a filter to a statement.
 
 The text is `list_workflows` of `sql/<backend>/listing.sql`, which has a line for every filter there is. A line that
-ends in `-- if name` stays only when that is asked for, one that ends in `-- unless name` only when not; the number in
-such a line stands for the value. So a listing pays for its own filters only, and its plan can use their indexes.
+ends in `-- if name` stays only when that is asked for, one that ends in `-- unless name` only when not, and one that
+ends in both only when both hold; the number in such a line stands for the value of the first name. So a listing pays
+for its own filters only, and its plan can use their indexes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..types import ACTIVE_STATUSES, WorkflowFilter
 # More than any database holds, and no overflow when an offset is added.
 ALL = 2**31 - 1
 
-_MARK = re.compile(r"\s*-- (if|unless) (\w+)$")
+_MARK = re.compile(r"\s*-- ((?:if|unless) \w+(?: (?:if|unless) \w+)*)$")
 _PLACE = re.compile(r"(?<=[$?])\d+")
 
 # The partial indexes on the status, by what they are called in the statement.
@@ -30,13 +31,17 @@ _INDEXED_STATUSES = {
 
 # What only some of the filters mean that have an index. If they find few workflows, those are taken from there and
 # sorted; if many, a page of them is soon found in the order of all.
-_SELECTIVE = frozenset({"pending", "delayed", "in_flight", "forks_only"}) | {
+_SELECTIVE = frozenset({"pending", "delayed", "in_flight", "forks_only", "workflow_id_prefixes"}) | {
     "completed_from_ms",
     "completed_until_ms",
     "started_from_ms",
     "started_until_ms",
 }
 FEW = 5_000
+# Workflows begin and end about in the order in which they were created. What was completed last comes last in that
+# order, so of a listing that begins with the oldest more are taken from the index; and the other way round.
+LATE, EARLY = {"completed_from_ms", "started_from_ms"}, {"completed_until_ms", "started_until_ms"}
+FEW_AT_THE_END = 100_000
 
 _LISTS = (
     "workflow_ids",
@@ -74,6 +79,10 @@ def listing(wanted: WorkflowFilter) -> tuple[str, tuple[int, int], dict[str, Any
         values: Sequence[str] | None = getattr(wanted, name)
         if values is not None:
             asked[name] = json.dumps(list(values))
+    if wanted.workflow_id_prefixes is not None and len(wanted.workflow_id_prefixes) == 1:
+        asked["one_prefix"] = True
+    if wanted.statuses is not None and len(wanted.statuses) == 1:
+        asked["status"] = wanted.statuses[0]
     if wanted.after is not None:
         asked["before" if wanted.newest_first else "after"] = json.dumps(wanted.after)
     if wanted.is_fork:
@@ -88,9 +97,11 @@ def listing(wanted: WorkflowFilter) -> tuple[str, tuple[int, int], dict[str, Any
     return name, (ALL if wanted.limit is None else wanted.limit, wanted.offset), asked
 
 
-def may_be_few(asked: Mapping[str, Any]) -> bool:
-    """Whether it is worth a look how many workflows the filters find."""
-    return not _SELECTIVE.isdisjoint(asked) and "workflow_ids" not in asked
+def most_to_sort(asked: Mapping[str, Any], *, newest_first: bool) -> int:
+    """How many workflows, found by an index, are sorted sooner than found in their order; 0 when none has to be."""
+    if _SELECTIVE.isdisjoint(asked) or "workflow_ids" in asked:
+        return 0
+    return FEW if (EARLY if newest_first else LATE).isdisjoint(asked) else FEW_AT_THE_END
 
 
 def choose_lines(text: str, first: Sequence[Any], asked: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
@@ -102,12 +113,12 @@ def choose_lines(text: str, first: Sequence[Any], asked: Mapping[str, Any]) -> t
         if mark is None:
             lines.append(line)
             continue
-        condition, name = mark.groups()
-        if (name in asked) != (condition == "if"):
+        words = mark[1].split()
+        if any((name in asked) != (condition == "if") for condition, name in zip(words[::2], words[1::2])):
             continue
         line = line[: mark.start()]
         if _PLACE.search(line):
-            parameters.append(asked[name])
+            parameters.append(asked[words[1]])
             line = _PLACE.sub(str(len(parameters)), line)
         lines.append(line)
     return "\n".join(lines), tuple(parameters)

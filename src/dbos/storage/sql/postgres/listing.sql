@@ -21,6 +21,8 @@ LIMIT $1::int8 OFFSET $2::int8;
 SELECT count(*) FROM (
   SELECT FROM {schema}.workflow_status AS w
   WHERE TRUE
+    AND EXISTS (SELECT FROM json_array_elements_text($6::json) AS p (id) WHERE starts_with(w.workflow_uuid, p.id)) -- if workflow_id_prefixes
+    AND w.workflow_uuid LIKE regexp_replace($6::json ->> 0, '([\\%_])', '\\\1', 'g') || '%' -- if workflow_id_prefixes if one_prefix
     AND w.status = 'PENDING' -- if pending
     AND w.status = 'DELAYED' -- if delayed
     AND w.status IN ('ENQUEUED', 'PENDING') -- if in_flight

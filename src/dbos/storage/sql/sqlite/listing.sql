@@ -21,6 +21,7 @@ LIMIT ?1 OFFSET ?2;
 SELECT count(*) FROM (
   SELECT 1 FROM workflow_status AS w
   WHERE TRUE
+    AND w.workflow_uuid IN (SELECT k.workflow_uuid FROM json_each(?6) AS p JOIN workflow_status AS k ON k.workflow_uuid >= p.value AND k.workflow_uuid < CAST(CAST(p.value AS BLOB) || x'FF' AS TEXT)) -- if workflow_id_prefixes
     AND w.status = 'PENDING' -- if pending
     AND w.status = 'DELAYED' -- if delayed
     AND w.status IN ('ENQUEUED', 'PENDING') -- if in_flight

@@ -14,7 +14,10 @@ FROM {schema}.workflow_status AS w
 WHERE TRUE
   AND w.workflow_uuid = ANY (ARRAY(SELECT json_array_elements_text($3::json))) -- if workflow_ids
   AND EXISTS (SELECT FROM json_array_elements_text($4::json) AS p (id) WHERE starts_with(w.workflow_uuid, p.id)) -- if workflow_id_prefixes
-  AND w.status = ANY (ARRAY(SELECT json_array_elements_text($5::json))) -- if statuses
+-- Where the database sorts by bytes, the primary key answers this.
+  AND w.workflow_uuid LIKE regexp_replace($4::json ->> 0, '([\\%_])', '\\\1', 'g') || '%' -- if workflow_id_prefixes if one_prefix
+  AND w.status = ANY (ARRAY(SELECT json_array_elements_text($5::json))) -- if statuses unless status
+  AND w.status = $27 -- if status
 -- The same again with the words of the partial indexes, so that they are used.
   AND w.status = 'PENDING' -- if pending
   AND w.status = 'DELAYED' -- if delayed

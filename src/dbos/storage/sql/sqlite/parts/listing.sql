@@ -14,7 +14,10 @@ FROM workflow_status AS w
 WHERE TRUE
   AND w.workflow_uuid IN (SELECT value FROM json_each(?3)) -- if workflow_ids
   AND EXISTS (SELECT 1 FROM json_each(?4) AS p WHERE substr(w.workflow_uuid, 1, length(p.value)) = p.value) -- if workflow_id_prefixes
-  AND w.status IN (SELECT value FROM json_each(?5)) -- if statuses
+-- By the primary key, which sorts by bytes; no text has a byte FF.
+  AND w.workflow_uuid IN (SELECT k.workflow_uuid FROM json_each(?4) AS p JOIN workflow_status AS k ON k.workflow_uuid >= p.value AND k.workflow_uuid < CAST(CAST(p.value AS BLOB) || x'FF' AS TEXT)) -- if workflow_id_prefixes if few
+  AND w.status IN (SELECT value FROM json_each(?5)) -- if statuses unless status
+  AND w.status = ?27 -- if status
 -- The same again with the words of the partial indexes, so that they are used.
   AND w.status = 'PENDING' -- if pending
   AND w.status = 'DELAYED' -- if delayed
@@ -36,10 +39,15 @@ WHERE TRUE
   AND w.schedule_name IN (SELECT value FROM json_each(?13)) AND w.schedule_name IS NOT NULL -- if schedule_names
   AND w.created_at >= ?14 -- if created_from_ms
   AND w.created_at <= ?15 -- if created_until_ms
-  AND w.completed_at >= ?16 AND w.completed_at IS NOT NULL -- if completed_from_ms
-  AND w.completed_at <= ?17 AND w.completed_at IS NOT NULL -- if completed_until_ms
-  AND w.started_at_epoch_ms >= ?18 AND w.started_at_epoch_ms IS NOT NULL -- if started_from_ms
-  AND w.started_at_epoch_ms <= ?19 AND w.started_at_epoch_ms IS NOT NULL -- if started_until_ms
+  AND w.completed_at >= ?16 AND w.completed_at IS NOT NULL -- if completed_from_ms if few
+-- A plus keeps SQLite from using the index.
+  AND +w.completed_at >= ?16 -- if completed_from_ms unless few
+  AND w.completed_at <= ?17 AND w.completed_at IS NOT NULL -- if completed_until_ms if few
+  AND +w.completed_at <= ?17 -- if completed_until_ms unless few
+  AND w.started_at_epoch_ms >= ?18 AND w.started_at_epoch_ms IS NOT NULL -- if started_from_ms if few
+  AND +w.started_at_epoch_ms >= ?18 -- if started_from_ms unless few
+  AND w.started_at_epoch_ms <= ?19 AND w.started_at_epoch_ms IS NOT NULL -- if started_until_ms if few
+  AND +w.started_at_epoch_ms <= ?19 -- if started_until_ms unless few
   AND w.was_forked_from = ?20 -- if was_forked_from
   AND (w.forked_from IS NOT NULL) = ?21 -- if is_fork
   AND w.forked_from IS NOT NULL -- if forks_only
