@@ -194,7 +194,8 @@ class MessageConsumed:
     """A message received by workflow code, with its step row: both or none.
 
     The database takes the value of the step from the message itself, unless the step has an error: the message could
-    not be read. With `first_of`, a topic, only if no older message waits under it.
+    not be read. With `first_of`, a topic, only if no older message waits under it. What the step has `also` is written
+    by the same statement.
     """
 
     workflow_id: str
@@ -205,7 +206,7 @@ class MessageConsumed:
     first_of: str | None = None
 
     def row(self) -> dict[str, Any]:
-        step = self.step
+        step, also = self.step, self.step.also
         return {
             "w": self.workflow_id,
             "t": self.owner_token,
@@ -218,6 +219,12 @@ class MessageConsumed:
             "a": step.application_name,
             "u": self.message_id,
             "p": self.first_of,
+            "j": also and also.step_id,
+            "m": also and also.name,
+            "o": also and also.output,
+            "y": also and also.serialization,
+            "x": also and also.started_at_ms,
+            "h": also and also.completed_at_ms,
         }
 
     def size(self) -> int:

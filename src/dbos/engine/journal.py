@@ -30,6 +30,7 @@ from ..records import (
     EventSet,
     MessagesSent,
     Record,
+    StepCompleted,
     StreamWritten,
     Verdict,
     WorkflowFinished,
@@ -344,6 +345,7 @@ class Journal:
     def _take(self) -> list[Entry]:
         batch: list[Entry] = []
         size = 0
+        has_start = False
         with self._lock:
             pending = self._pending
             while pending and len(batch) < MAX_BATCH_RECORDS:
@@ -352,7 +354,8 @@ class Journal:
                 entry = pending.popleft()
                 batch.append(entry)
                 size += entry.size
-            self._start_on_its_way = any(type(entry.record) is WorkflowStarted for entry in batch)
+                has_start = has_start or type(entry.record) is WorkflowStarted
+            self._start_on_its_way = has_start
         return batch
 
     def _pause(self, seconds: float) -> None:
@@ -363,11 +366,14 @@ class Journal:
     def _wake(self, entries: Sequence[Entry]) -> None:
         """Wake every waiter; one call per event loop, however many of its tasks wait."""
         by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+        followed: list[tuple[Callable[[Entry], None], Entry]] = []
         for entry in entries:
             if entry.gate is not None:
                 entry.gate.release()
             elif entry.future is not None:
                 by_loop.setdefault(entry.future.get_loop(), []).append(entry.future)
+            elif entry.then is not None:
+                followed.append((entry.then, entry))
         for loop, futures in by_loop.items():
             try:
                 loop.call_soon_threadsafe(_resolve, futures)
@@ -375,12 +381,11 @@ class Journal:
                 # The loop has ended, and its tasks with it; their rows stay for recovery.
                 logger.debug("%d records were committed after their event loop had closed", len(futures))
         # Last, since it takes longer.
-        for entry in entries:
-            if entry.then is not None:
-                try:
-                    entry.then(entry)
-                except Exception:
-                    logger.exception("What was to follow the commit of %s failed", entry.record)
+        for then, entry in followed:
+            try:
+                then(entry)
+            except Exception:
+                logger.exception("What was to follow the commit of %s failed", entry.record)
 
 
 def _resolve(futures: Sequence[asyncio.Future[None]]) -> None:
@@ -441,6 +446,9 @@ def publish(batch: Sequence[Entry], signals: Signals) -> None:
     """Tell waiters in this process what has just become durable."""
     for entry in batch:
         record = entry.record
+        if type(record) is StepCompleted:
+            # The most frequent, and nobody waits for it.
+            continue
         if type(record) is WorkflowFinished and entry.answer is Verdict.APPLIED:
             signals.fire(
                 "finished",

@@ -21,6 +21,7 @@ from ..error import (
     DBOSAwaitedWorkflowMaxRecoveryAttemptsExceeded,
     DBOSException,
     DBOSNonExistentWorkflowError,
+    DBOSNotAuthorizedError,
     DBOSWorkflowCancelledError,
     DBOSWorkflowConflictIDError,
 )
@@ -102,8 +103,6 @@ def _execute_or_wait(engine: Engine, started: Started, target: Target, waiting: 
 
 def check_roles(info: Any, identity: Identity | None) -> None:
     """Choose the assumed role, or raise DBOSNotAuthorizedError."""
-    from ..error import DBOSNotAuthorizedError
-
     required = info.roles
     if not required:
         return

@@ -498,9 +498,7 @@ def work_of(records: Sequence[Record], *, effects_first: bool) -> list[Work]:
             queued += record.parent is None and record.queue is not None
         elif isinstance(record, EFFECT_TYPES):
             effects.setdefault(type(record), []).append(record)
-            step = record.step
-            if step is not None and type(record) in WITH_STEPS:
-                step = step.also
+            step = None if type(record) in WITH_STEPS else record.step
         while step is not None:
             steps.append(record)
             step_rows.append(step.row())

@@ -33,7 +33,8 @@ def sending(records: Sequence[MessagesSent]) -> EffectWork:
 
 
 def consumption(records: Sequence[MessageConsumed]) -> EffectWork:
-    return "consume_messages", "consume_message", [record.row() for record in records], 2, 0
+    deadlines = sum(record.step.also is not None for record in records)
+    return "consume_messages", "consume_message", [record.row() for record in records], 2, deadlines
 
 
 class MessageOperations:

@@ -68,10 +68,6 @@ WITH checked AS MATERIALIZED (
     SELECT owner_xid FROM {schema}.workflow_status WHERE workflow_uuid = $1::text FOR NO KEY UPDATE
   ) AS owner ON TRUE
   LEFT JOIN LATERAL (
-    SELECT TRUE AS is_recorded FROM {schema}.operation_outputs
-    WHERE workflow_uuid = $1::text AND function_id = $3::int4
-  ) AS step ON TRUE
-  LEFT JOIN LATERAL (
     SELECT max(created_at_epoch_ms) AS ms FROM (
       SELECT created_at_epoch_ms FROM {schema}.notifications
       WHERE destination_uuid = $9::text AND topic >= $10::text AND topic <= $10::text
@@ -79,31 +75,35 @@ WITH checked AS MATERIALIZED (
     ) AS latest
   ) AS last ON TRUE
   WHERE ($1::text IS NULL OR owner.owner_xid IS NOT DISTINCT FROM $2::text)
-    AND ($4::text IS NULL OR step.is_recorded IS NULL) AND $13::int4 IS NOT NULL
+    AND $13::int4 IS NOT NULL
 ), recorded AS (
   INSERT INTO {schema}.operation_outputs
     (workflow_uuid, function_id, function_name, started_at_epoch_ms, completed_at_epoch_ms, application_name,
      retention_timestamp)
   SELECT $1::text, $3::int4, $4::text, $5::int8, $6::int8, $7::text, $14::int8 FROM checked WHERE $4::text IS NOT NULL
   ON CONFLICT (workflow_uuid, function_id) DO NOTHING
+  RETURNING 1
 ), sent AS (
   INSERT INTO {schema}.notifications
     (message_uuid, destination_uuid, topic, message, serialization, created_at_epoch_ms)
   SELECT $8::text, $9::text, $10::text, $11::text, $12::text, ms FROM checked
+  WHERE $4::text IS NULL OR EXISTS (SELECT FROM recorded)
   ON CONFLICT (message_uuid) DO NOTHING
 )
-SELECT FROM checked;
+SELECT FROM checked WHERE $4::text IS NULL OR EXISTS (SELECT FROM recorded);
 
 -- name: consume_messages
 -- Keys of a record in $1: w workflow, t owner token, i step id, n name, e error, z serialization of the error, b began
--- (ms), f finished (ms), a application, u id of the message, p topic under which no older one may wait, if that matters.
+-- (ms), f finished (ms), a application, u id of the message, p topic under which no older one may wait, if that matters;
+-- and of a second step, the deadline, if it has no row yet: j id, m name, o output, y serialization, x began, h finished.
 -- The message is marked and its text becomes the value of the step, both or none: only if the token owns the workflow,
 -- the step has no row, and nobody has consumed the message.
 WITH owned AS MATERIALIZED (
   SELECT DISTINCT ON (input.u) input.*, waiting.message, waiting.serialization
   FROM (
     SELECT * FROM json_to_recordset($1::json) AS r (
-      w text, t text, i int4, n text, e text, z text, b int8, f int8, a text, u text, p text)
+      w text, t text, i int4, n text, e text, z text, b int8, f int8, a text, u text, p text,
+      j int4, m text, o text, y text, x int8, h int8)
     ORDER BY w, i
   ) AS input
   CROSS JOIN LATERAL (
@@ -126,6 +126,12 @@ WITH owned AS MATERIALIZED (
   UPDATE {schema}.notifications
   SET consumed = TRUE, consumed_by_function_id = ((SELECT jsonb_object_agg(u, i) FROM owned) ->> message_uuid)::int4
   WHERE message_uuid = ANY (ARRAY(SELECT u FROM owned))
+), waited AS (
+  INSERT INTO {schema}.operation_outputs
+    (workflow_uuid, function_id, function_name, output, serialization, started_at_epoch_ms, completed_at_epoch_ms,
+     application_name, retention_timestamp)
+  SELECT w, j, m, o, y, x, h, a, $2::int8 FROM owned WHERE j IS NOT NULL
+  ON CONFLICT (workflow_uuid, function_id) DO NOTHING
 )
 INSERT INTO {schema}.operation_outputs
   (workflow_uuid, function_id, function_name, output, error, serialization, started_at_epoch_ms,
@@ -145,25 +151,30 @@ WITH owned AS MATERIALIZED (
     SELECT message, serialization, created_at_epoch_ms AS ms, ctid AS place FROM {schema}.notifications
     WHERE message_uuid = $10::text AND destination_uuid || '' = $1::text AND NOT consumed FOR NO KEY UPDATE
   ) AS waiting
-  LEFT JOIN LATERAL (
-    SELECT TRUE AS is_recorded FROM {schema}.operation_outputs
-    WHERE workflow_uuid = $1::text AND function_id = $3::int4
-  ) AS step ON TRUE
-  WHERE status.owner_xid = $2::text AND step.is_recorded IS NULL
+  WHERE status.owner_xid = $2::text
     AND ($11::text IS NULL OR NOT EXISTS (
       SELECT FROM {schema}.notifications AS o
       WHERE o.destination_uuid = $1::text AND o.topic = $11::text AND NOT o.consumed
         AND (o.created_at_epoch_ms, o.ctid) < (waiting.ms, waiting.place)))
-), marked AS (
-  UPDATE {schema}.notifications SET consumed = TRUE, consumed_by_function_id = $3::int4
-  WHERE message_uuid = $10::text AND EXISTS (SELECT FROM owned)
+), recorded AS (
+  INSERT INTO {schema}.operation_outputs
+    (workflow_uuid, function_id, function_name, output, error, serialization, started_at_epoch_ms,
+     completed_at_epoch_ms, application_name, retention_timestamp)
+  SELECT $1::text, $3::int4, $4::text, CASE WHEN $5::text IS NULL THEN message END, $5::text,
+    CASE WHEN $5::text IS NULL THEN serialization ELSE $6::text END, $7::int8, $8::int8, $9::text, $18::int8
+  FROM owned
+  ON CONFLICT (workflow_uuid, function_id) DO NOTHING
+  RETURNING 1
+), waited AS (
+  INSERT INTO {schema}.operation_outputs
+    (workflow_uuid, function_id, function_name, output, serialization, started_at_epoch_ms, completed_at_epoch_ms,
+     application_name, retention_timestamp)
+  SELECT $1::text, $12::int4, $13::text, $14::text, $15::text, $16::int8, $17::int8, $9::text, $18::int8
+  FROM recorded WHERE $12::int4 IS NOT NULL
+  ON CONFLICT (workflow_uuid, function_id) DO NOTHING
 )
-INSERT INTO {schema}.operation_outputs
-  (workflow_uuid, function_id, function_name, output, error, serialization, started_at_epoch_ms,
-   completed_at_epoch_ms, application_name, retention_timestamp)
-SELECT $1::text, $3::int4, $4::text, CASE WHEN $5::text IS NULL THEN message END, $5::text,
-  CASE WHEN $5::text IS NULL THEN serialization ELSE $6::text END, $7::int8, $8::int8, $9::text, $12::int8
-FROM owned;
+UPDATE {schema}.notifications SET consumed = TRUE, consumed_by_function_id = $3::int4
+WHERE message_uuid = $10::text AND EXISTS (SELECT FROM recorded);
 
 -- name: find_messages
 SELECT message_uuid, message, serialization FROM {schema}.notifications

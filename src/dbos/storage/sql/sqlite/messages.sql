@@ -70,7 +70,8 @@ ON CONFLICT (workflow_uuid, function_id) DO NOTHING;
 
 -- name: consume_messages
 -- Keys of a record in ?1: w workflow, t owner token, i step id, n name, e error, z serialization of the error, b began
--- (ms), f finished (ms), a application, u id of the message, p topic under which no older one may wait, if that matters.
+-- (ms), f finished (ms), a application, u id of the message, p topic under which no older one may wait, if that matters;
+-- and of a second step, the deadline, if it has no row yet: j id, m name, o output, y serialization, x began, h finished.
 -- The message is marked and its text becomes the value of the step, both or none: only if the token owns the workflow,
 -- the step has no row, and nobody has consumed the message.
 UPDATE notifications SET consumed = TRUE, consumed_by_function_id = r.i
@@ -102,6 +103,22 @@ JOIN notifications AS m ON m.message_uuid = r.u
 WHERE m.destination_uuid || '' = r.w AND m.consumed AND m.consumed_by_function_id = r.i
   AND EXISTS (SELECT 1 FROM workflow_status AS s WHERE s.workflow_uuid = r.w AND s.owner_xid = r.t)
 ON CONFLICT (workflow_uuid, function_id) DO NOTHING;
+INSERT INTO operation_outputs
+  (workflow_uuid, function_id, function_name, output, serialization, started_at_epoch_ms, completed_at_epoch_ms,
+   application_name, retention_timestamp)
+SELECT m.destination_uuid, r.j, r.m, r.o, r.y, r.x, r.h, r.a, ?2
+FROM (
+  SELECT json_extract(value, '$.w') AS w, json_extract(value, '$.t') AS t, json_extract(value, '$.i') AS i,
+    json_extract(value, '$.a') AS a, json_extract(value, '$.u') AS u, json_extract(value, '$.j') AS j,
+    json_extract(value, '$.m') AS m, json_extract(value, '$.o') AS o, json_extract(value, '$.y') AS y,
+    json_extract(value, '$.x') AS x, json_extract(value, '$.h') AS h
+  FROM json_each(?1)
+) AS r
+JOIN notifications AS m ON m.message_uuid = r.u
+WHERE r.j IS NOT NULL
+  AND m.destination_uuid || '' = r.w AND m.consumed AND m.consumed_by_function_id = r.i
+  AND EXISTS (SELECT 1 FROM workflow_status AS s WHERE s.workflow_uuid = r.w AND s.owner_xid = r.t)
+ON CONFLICT (workflow_uuid, function_id) DO NOTHING;
 
 -- name: consume_message
 -- The same for one: the fields as parameters, in the order of the keys.
@@ -117,9 +134,18 @@ INSERT INTO operation_outputs
   (workflow_uuid, function_id, function_name, output, error, serialization, started_at_epoch_ms,
    completed_at_epoch_ms, application_name, retention_timestamp)
 SELECT m.destination_uuid, ?3, ?4, CASE WHEN ?5 IS NULL THEN m.message END, ?5,
-  CASE WHEN ?5 IS NULL THEN m.serialization ELSE ?6 END, ?7, ?8, ?9, ?12
+  CASE WHEN ?5 IS NULL THEN m.serialization ELSE ?6 END, ?7, ?8, ?9, ?18
 FROM notifications AS m
 WHERE m.message_uuid = ?10 AND m.destination_uuid || '' = ?1 AND m.consumed AND m.consumed_by_function_id = ?3
+  AND EXISTS (SELECT 1 FROM workflow_status AS s WHERE s.workflow_uuid = ?1 AND s.owner_xid = ?2)
+ON CONFLICT (workflow_uuid, function_id) DO NOTHING;
+INSERT INTO operation_outputs
+  (workflow_uuid, function_id, function_name, output, serialization, started_at_epoch_ms, completed_at_epoch_ms,
+   application_name, retention_timestamp)
+SELECT ?1, ?12, ?13, ?14, ?15, ?16, ?17, ?9, ?18
+FROM notifications AS m
+WHERE ?12 IS NOT NULL
+  AND m.message_uuid = ?10 AND m.destination_uuid || '' = ?1 AND m.consumed AND m.consumed_by_function_id = ?3
   AND EXISTS (SELECT 1 FROM workflow_status AS s WHERE s.workflow_uuid = ?1 AND s.owner_xid = ?2)
 ON CONFLICT (workflow_uuid, function_id) DO NOTHING;
 
