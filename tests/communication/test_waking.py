@@ -12,7 +12,7 @@ import pytest
 from dbos import DBOS, DBOSClient, SetWorkflowID
 from dbos.engine.engine import Engine
 from dbos.error import DBOSException
-from dbos.storage import postgres
+from dbos.storage import listening
 from dbos.storage.store import StoreUnavailable
 from tests.helpers import rows, wait_until
 
@@ -30,7 +30,7 @@ WHERE locktype = 'advisory' AND granted AND mode = 'ShareLock' AND classid = %s:
 @pytest.fixture
 def quiet_app(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[DBOS]]:
     """An application that looks by itself once per hour, and sees quickly who else listens."""
-    monkeypatch.setattr(postgres, "LISTENERS_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(listening, "LISTENERS_LOOK_SECONDS", 0.02)
     DBOS(config={**config, "notification_listener_polling_interval_sec": HOUR})
     DBOS.launch()
     yield DBOS
@@ -76,7 +76,7 @@ def set_silently(database_url: str) -> None:
 
 
 def listeners(database_url: str) -> list[int]:
-    key = postgres.LISTENERS_LOCK % 2**64
+    key = listening.LISTENERS_LOCK % 2**64
     return [row["pid"] for row in rows(database_url, LISTENERS, key >> 32, key % 2**32)]
 
 
@@ -85,7 +85,7 @@ def test_hints_for_nobody_are_ignored(quiet_app: type[DBOS], database_url: str) 
     """04 R802: from other schemas, about unknown waiters, without a separator; the next good one counts."""
     nothing()
     waiting = Waiting()
-    for channel in postgres.PAIR_CHANNELS:
+    for channel in listening.PAIR_CHANNELS:
         for payload in ("", "::", "nobody::k", "w", "w::k::more", "😀" * 500, "{}"):
             rows(database_url, "SELECT pg_notify(%s, %s)", channel, payload)
     rows(database_url, "SELECT pg_notify('dbos_signals_channel', 'no JSON')")
@@ -165,9 +165,9 @@ def test_programs_of_others_are_told_of_events_and_streams(quiet_app: type[DBOS]
         ("dbos_workflow_events_channel", "w::end"),
     }
     with psycopg.connect(database_url, autocommit=True) as stranger:
-        for channel in postgres.PAIR_CHANNELS:
+        for channel in listening.PAIR_CHANNELS:
             stranger.execute(f"LISTEN {channel}".encode())
-        wait_until(lambda: engine().store._db._strangers_listen)  # type: ignore[attr-defined]
+        wait_until(lambda: engine().store._db._listening.strangers_listen)  # type: ignore[attr-defined]
         with SetWorkflowID("w"):
             workflow()
         for notification in stranger.notifies(timeout=30):

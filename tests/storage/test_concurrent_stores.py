@@ -243,7 +243,7 @@ def test_the_first_announcement_of_a_newcomer_is_heard_at_once(
     open_another: OpenAnother, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be read from the socket together with the answer to a query of the listener's own."""
-    monkeypatch.setattr(postgres, "LISTENERS_LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr("dbos.storage.listening.LISTENERS_LOOK_SECONDS", 3600.0)
     one, other = open_another(), open_another()
     other.commit([start("a")])
     with listening(one) as heard, listening(other):

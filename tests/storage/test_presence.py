@@ -200,7 +200,7 @@ def test_who_has_lost_its_own_lock_judges_nobody(open_another: OpenAnother, data
 def test_the_server_notices_soon_that_a_machine_is_gone(open_another: OpenAnother, database_url: str) -> None:
     store = open_another()
     joined(store)
-    connection: psycopg.Connection[Any] = store._db._presence  # type: ignore[attr-defined]
+    connection: psycopg.Connection[Any] = store._db._listening._presence  # type: ignore[attr-defined]
     names = ["tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count"]
     settings = [connection.execute(f"SHOW {name}".encode()).fetchone() for name in names]
     # Over a Unix socket, whose other end cannot be elsewhere, the server shows 0.

@@ -103,11 +103,14 @@ class Connections(Protocol):
 
     backend: str
     commits_in_parallel: bool
-    # Whether this process is told of every message that is committed by anybody.
-    hears_messages: bool
     # Whether what a step does is written before its row, and looks whether that is there already. Else the row comes
     # first, and tells by itself which transaction wrote it.
     effects_first: bool
+
+    @property
+    def hears_messages(self) -> bool:
+        """Whether this process is told of every message that is committed by anybody."""
+        ...
 
     def commit(self, work: Sequence[Work], now_ms: int, news: News) -> Sequence[bool]:
         """Run the statements in one transaction of the journal's connection.
