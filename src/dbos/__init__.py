@@ -47,7 +47,7 @@ Where things are. Imports run downwards only.
                   listening    who else is there, on Postgres;  lock_file: on SQLite
                   migrate      the schema
         |
-    records  types  error  config      import nothing above them
+    records  types  error  config      import nothing above them;  config_checks: each key by itself
     serialization    values to text and back;  portable: JSON for every language;  unpickling: what may be read
 
     embedded_postgres   a Postgres server for tests and demos;  temporary: one that goes with its process
