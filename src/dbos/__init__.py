@@ -44,6 +44,7 @@ Where things are. Imports run downwards only.
                   store        the contract
                   management   change workflows from outside, each time one transaction;  once: though tried again
                   database     what both backends share;  sqlite, postgres and sql/<backend>/*.sql
+                  batch        the records of a transaction as statements and as news
                   listening    who else is there, on Postgres;  lock_file: on SQLite
                   migrate      the schema
         |

@@ -12,7 +12,8 @@ import pytest
 from psycopg.rows import dict_row
 
 from dbos.records import Message, MessagesSent
-from dbos.storage.database import EFFECTS, LONE, WITH_STEPS, SqlStore
+from dbos.storage.batch import EFFECTS, LONE, WITH_STEPS
+from dbos.storage.database import SqlStore
 from dbos.storage.listing import choose_lines, listing, most_to_sort
 from dbos.storage.postgres import JOURNAL_SETTINGS
 from dbos.storage.sql_files import load_statements

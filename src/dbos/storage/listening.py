@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..ids import process_key
-from .database import News
+from .batch import News
 from .encoding import PAIR_SEPARATOR, Row
 from .postgres_errors import translate
 from .store import StoreUnavailable

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..error import DBOSQueryTimeoutError
 from ..ids import process_key
+from .batch import News, Work
 from .bulk import RowExists, Transaction
 from .caller_transaction import CallerTransaction, check_dialect
-from .database import News, Work
 from .encoding import Row, encode_rows
 from .libpq import JournalSession
 from .listening import Listening, announcement, announcements_to_strangers

@@ -19,9 +19,9 @@ from functools import cache
 from typing import Any
 
 from ..logs import logger
+from .batch import News, Work
 from .bulk import RowExists, Transaction
 from .caller_transaction import CallerTransaction, check_dialect
-from .database import News, Work
 from .encoding import NUL_FOUND, Row, encode_rows
 from .listing import choose_lines, json_contains
 from .lock_file import Presence
