@@ -21,6 +21,19 @@ from tests.databases import path_of
 # How long a test waits for something that must happen; generous, since other work may share the machine.
 PATIENCE_SECONDS = 60.0
 
+# A queue nobody has registered: what is put there waits.
+NOWHERE = "nowhere"
+
+
+def declare_echo(name: str = "echo") -> Any:
+    """A workflow that returns its argument."""
+
+    @DBOS.workflow(name=name)
+    def echo(value: Any = None) -> Any:
+        return value
+
+    return echo
+
 
 def rows(database_url: str, sql: str, *parameters: Any) -> list[dict[str, Any]]:
     """The rows of a query, by column name; for a statement without result an empty list."""

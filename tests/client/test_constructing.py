@@ -19,10 +19,8 @@ import sqlalchemy
 from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
 from dbos.error import DBOSException, DBOSInitializationError
 from tests.databases import path_of, url_of
-from tests.helpers import rows, wait_until
+from tests.helpers import NOWHERE, rows, wait_until
 from tests.storage.schemas import lead_postgres_to, lead_sqlite_to
-
-NOWHERE = "nobody-serves-this"
 
 
 def test_a_client_needs_a_database() -> None:

@@ -28,9 +28,8 @@ from dbos.error import (
     DBOSWorkflowIDInUseError,
 )
 from dbos.storage.store import StoreUnavailable
-from tests.helpers import rows, status_row, step_rows, wait_until
+from tests.helpers import NOWHERE, rows, status_row, step_rows, wait_until
 
-NOWHERE = "nobody-serves-this"
 PLAIN: Any = {"workflow_name": "echo", "queue_name": NOWHERE}
 
 

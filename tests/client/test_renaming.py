@@ -10,10 +10,9 @@ import pytest
 from dbos import DBOS, DBOSClient, SetWorkflowID
 from dbos.error import DBOSException
 from dbos.storage.store import StoreUnavailable
-from tests.helpers import rows
+from tests.helpers import NOWHERE, rows
 
 TABLES = ("workflow_status", "operation_outputs", "queues", "workflow_schedules", "application_versions")
-NOWHERE = "nobody-serves-this"
 
 
 @pytest.fixture

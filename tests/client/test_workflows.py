@@ -9,9 +9,7 @@ import pytest
 
 from dbos import DBOS, DBOSClient, SetWorkflowID
 from dbos.error import DBOSException, DBOSNonExistentWorkflowError
-from tests.helpers import Gate, status_row, wait_for_status
-
-NOWHERE = "nobody-serves-this"
+from tests.helpers import NOWHERE, Gate, status_row, wait_for_status
 
 
 def options(workflow_id: str, **others: Any) -> Any:

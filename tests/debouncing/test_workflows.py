@@ -15,11 +15,11 @@ from dbos.api.runtime import state
 from dbos.error import DBOSQueueDeduplicatedError
 from dbos.storage.store import StoreUnavailable
 from dbos.types import INTERNAL_QUEUE_NAME
+from tests.debouncing.looking import LONG
 from tests.helpers import Gate, make_pending, relaunch, replay, rows, status_row, step_names, step_rows
 
 Config = dict[str, Any]
 
-LONG = 10_000.0
 BOUNCE = "DBOS.debounce_delayed_workflow"
 NOBODY = {
     "bounced_workflow_id": None,

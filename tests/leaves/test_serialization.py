@@ -1,16 +1,11 @@
-"""Values, arguments and exceptions to text and back."""
+"""Values and arguments to text and back; formats and serializers to choose from."""
 
 import base64
-import collections
-import enum
 import inspect
 import json
 import pickle
 import threading
-import types
 import uuid
-from datetime import date, datetime, timedelta, timezone
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -18,13 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbos import serialization
-from dbos.error import (
-    DBOSException,
-    DBOSInitializationError,
-    DBOSMaxStepRetriesExceeded,
-    DBOSWorkflowIDInUseError,
-    PortableWorkflowError,
-)
+from dbos.error import DBOSException, DBOSInitializationError
 from dbos.serialization import (
     DBOSPortableJSONSerializer,
     Payloads,
@@ -33,60 +22,9 @@ from dbos.serialization import (
     check_text,
     explain,
 )
+from tests.leaves.serializers import JsonSerializer, NamedSerializer, TwoArguments, native
 
 SURFACE = json.loads((Path(__file__).parent.parent / "data" / "surface-3.4.0.json").read_text())
-
-
-class JsonSerializer(Serializer):
-    """A custom serializer of the usual kind: knows JSON values only."""
-
-    def serialize(self, data):
-        return json.dumps(data)
-
-    def deserialize(self, serialized_data):
-        return json.loads(serialized_data)
-
-
-class NamedSerializer(JsonSerializer):
-    def __init__(self, name):
-        self._name = name
-
-    def name(self):
-        return self._name
-
-
-class Refusing(Serializer):
-    def serialize(self, data):
-        raise RuntimeError("out of order")
-
-    def deserialize(self, serialized_data):
-        raise RuntimeError("out of order")
-
-
-class TwoArguments(Exception):
-    """Pickles, but cannot be built again from its single argument."""
-
-    def __init__(self, what, why):
-        super().__init__(what)
-        self.why = why
-
-
-class Colour(str, enum.Enum):
-    RED = "red"
-
-
-class Size(enum.IntEnum):
-    BIG = 3
-
-
-class Plain(enum.Enum):
-    A = "a"
-
-
-Point = collections.namedtuple("Point", "x y")
-
-native = Payloads()
-portable = DBOSPortableJSONSerializer()
 
 # --- the public classes
 
@@ -206,115 +144,6 @@ def test_native_arguments_come_back_as_they_were(args, kwargs):
     assert native.decode_arguments(text, "py_pickle") == (tuple(args), kwargs)
 
 
-# --- portable JSON
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "null"),
-        (True, "true"),
-        (10**30, str(10**30)),
-        (1e22, "1e+22"),
-        ("é\n", '"é\\n"'),
-        (Colour.RED, '"red"'),
-        (Size.BIG, "3"),
-        (datetime(2025, 6, 15, 10, 30, 0, 123999), '"2025-06-15T10:30:00.123Z"'),
-        (datetime(2025, 6, 15, tzinfo=timezone(timedelta(hours=2))), '"2025-06-14T22:00:00.000Z"'),
-        (datetime(99, 1, 1), '"0099-01-01T00:00:00.000Z"'),
-        (date(2025, 6, 15), '"2025-06-15"'),
-        (Decimal("1E+3"), '"1000"'),
-        (Decimal("NaN"), '"NaN"'),
-        (Decimal("-0.10"), '"-0.10"'),
-        ((1, 2), "[1,2]"),
-        (Point(1, 2), "[1,2]"),
-        ({7}, "[7]"),
-        ({"b": 1, "a": {"c": (1,)}}, '{"b":1,"a":{"c":[1]}}'),
-        ({Colour.RED: 1}, '{"red":1}'),
-        (types.MappingProxyType({"a": 1}), '{"a":1}'),
-        (float("inf"), "Infinity"),
-        (float("nan"), "NaN"),
-    ],
-)
-def test_a_value_has_its_portable_form(value, text):
-    """04 R610."""
-    assert portable.serialize(value) == text
-    assert native.encode_value(value, "portable_json") == text
-
-
-@pytest.mark.parametrize(
-    "value",
-    [b"x", uuid.UUID(int=1), timedelta(1), frozenset(), object(), ValueError("x"), Plain.A, range(3), [b"x"]],
-)
-def test_what_is_not_portable_is_a_type_error_that_names_the_type(value):
-    """04 R610."""
-    kind = "bytes" if isinstance(value, list) else type(value).__name__
-    with pytest.raises(TypeError, match=kind):
-        portable.serialize(value)
-
-
-def test_a_mapping_with_keys_that_are_no_text_is_a_type_error():
-    """04 R610."""
-    with pytest.raises(TypeError, match="int"):
-        portable.serialize({"a": {1: 2}})
-
-
-def test_a_value_that_contains_itself_ends_in_a_recursion_error():
-    """04 R610."""
-    value: list = []
-    value.append(value)
-    with pytest.raises(RecursionError):
-        portable.serialize(value)
-
-
-def test_reading_portable_json_restores_nothing():
-    """04 R611."""
-    assert portable.deserialize(None) is None
-    assert portable.deserialize('"2025-06-15"') == "2025-06-15"
-    assert portable.deserialize("[1, Infinity]") == [1, float("inf")]
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(),
-        lambda v: st.lists(v) | st.dictionaries(st.text(), v),
-    )
-)
-def test_a_json_value_comes_back_as_it_was(value):
-    assert native.decode_value(native.encode_value(value, "portable_json"), "portable_json") == value
-
-
-def test_portable_arguments_have_the_shared_envelope():
-    """04 R612."""
-    text = native.encode_arguments((1, "x"), {"k": date(2025, 1, 1)}, "portable_json")
-    assert text == '{"namedArgs":{"k":"2025-01-01"},"positionalArgs":[1,"x"]}'
-    assert native.decode_arguments(text, "portable_json") == ((1, "x"), {"k": "2025-01-01"})
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("{}", ((), {})),
-        ('{"positionalArgs": null, "namedArgs": null}', ((), {})),
-        ('{ "extra": 1, "positionalArgs": [1] }', ((1,), {})),
-        ('{"namedArgs": {"a": 1}}', ((), {"a": 1})),
-    ],
-)
-def test_portable_arguments_may_leave_parts_out(text, expected):
-    """04 R612."""
-    assert native.decode_arguments(text, "portable_json") == expected
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["null", "[1]", '"x"', "no json", '{"positionalArgs": {}}', '{"namedArgs": []}', '{"namedArgs": "x"}'],
-)
-def test_portable_arguments_of_another_shape_are_an_error(text):
-    """04 R612."""
-    with pytest.raises((TypeError, ValueError)):
-        native.decode_arguments(text, "portable_json")
-
-
 # --- custom serializers
 
 
@@ -390,176 +219,6 @@ def test_the_limit_counts_bytes_and_not_characters(monkeypatch):
     assert len(native.encode_value("é" * 499, "portable_json")) == 501
     with pytest.raises(DBOSException, match="1,002 bytes"):
         native.encode_value("é" * 500, "portable_json")
-
-
-# --- exceptions
-
-
-def error_text(problem):
-    return native.encode_error(problem, "portable_json")
-
-
-def with_attributes(**attributes):
-    problem = ValueError("x")
-    vars(problem).update(attributes)
-    return problem
-
-
-@pytest.mark.parametrize(
-    ("problem", "text"),
-    [
-        (ValueError("x"), '{"name":"ValueError","message":"x","code":null}'),
-        (OSError(2, "nope"), '{"name":"FileNotFoundError","message":"[Errno 2] nope","code":2}'),
-        (KeyError("k"), '{"name":"KeyError","message":"\'k\'","code":null}'),
-        (with_attributes(code=1.5, status="s"), '{"name":"ValueError","message":"x","code":"s"}'),
-        (with_attributes(code=None, errno=5), '{"name":"ValueError","message":"x","code":null}'),
-        (
-            with_attributes(details={"a": date(2025, 1, 1)}),
-            '{"name":"ValueError","message":"x","code":null,"data":{"a":"2025-01-01"}}',
-        ),
-        (with_attributes(data=b"x"), '{"name":"ValueError","message":"x","code":null,"data":"b\'x\'"}'),
-        (with_attributes(data=len, extra=1), '{"name":"ValueError","message":"x","code":null,"data":1}'),
-    ],
-)
-def test_an_exception_has_its_portable_envelope(problem, text):
-    """04 R613."""
-    assert error_text(problem) == text
-
-
-def test_an_exception_without_a_text_is_stored_by_its_repr_or_a_placeholder():
-    """04 R613."""
-
-    class NoStr(Exception):
-        def __str__(self):
-            raise RuntimeError
-
-    class NoRepr(NoStr):
-        __repr__ = NoStr.__str__
-
-    assert json.loads(error_text(NoStr()))["message"] == "NoStr()"
-    assert json.loads(error_text(NoRepr()))["message"] == "<unprintable>"
-
-
-def test_a_portable_error_keeps_the_name_its_author_gave_it():
-    """04 R615, section 11, 25, and 12, 11."""
-    text = error_text(PortableWorkflowError("m", "OutOfStock", 5, [1]))
-    assert text == '{"name":"OutOfStock","message":"m","code":5,"data":[1]}'
-    restored = native.decode_error(text, "portable_json")
-    assert (restored.message, restored.name, restored.code, restored.data) == ("m", "OutOfStock", 5, [1])
-
-
-def test_a_stored_portable_error_needs_name_and_message_only():
-    """04 R614."""
-    restored = native.decode_error('{"message":"m","name":"n"}', "portable_json")
-    assert isinstance(restored, PortableWorkflowError)
-    assert (restored.code, restored.data) == (None, None)
-    for text in ('{"message":"m"}', '{"name":"n"}'):
-        with pytest.raises(KeyError):
-            native.decode_error(text, "portable_json")
-    with pytest.raises(TypeError):
-        native.decode_error("[]", "portable_json")
-
-
-def test_a_native_exception_comes_back_as_its_class():
-    """04 R620."""
-    restored = native.decode_error(native.encode_error(KeyError("k")), None)
-    assert type(restored) is KeyError
-    assert restored.args == ("k",)
-
-
-def test_an_error_that_a_serializer_reads_as_something_else_is_still_an_exception():
-    restored = Payloads(JsonSerializer()).decode_error('{"type": "x"}', "custom_serializer")
-    assert isinstance(restored, DBOSException)
-    assert "{'type': 'x'}" in str(restored)
-
-
-def test_an_exception_that_can_be_stored_is_stored_as_it_is():
-    problem = DBOSWorkflowIDInUseError("w", "PENDING", "f")
-    text, name = native.encode_error_always(problem)
-    assert (text, name) == (native.encode_value(problem), "py_pickle")
-
-
-def unpicklable():
-    class Local(Exception):
-        pass
-
-    return Local("local")
-
-
-@pytest.mark.parametrize(
-    ("problem", "stored"),
-    [(unpicklable(), "Local: local"), (TwoArguments("a", "b"), "TwoArguments: a")],
-    ids=["cannot be pickled", "cannot be unpickled"],
-)
-def test_an_exception_that_does_not_survive_is_stored_as_class_and_text(problem, stored):
-    """04 R621, section 12, 12: also one that can be pickled and not read back."""
-    text, name = native.encode_error_always(problem)
-    restored = native.decode_error(text, name)
-    assert type(restored) is Exception
-    assert str(restored) == stored
-
-
-@pytest.mark.skipif(pickle.DEFAULT_PROTOCOL != 4, reason="the reference text is that of protocol 4")
-def test_the_stand_in_is_stored_as_release_3_4_0_stores_it():
-    """04 R621."""
-    problem = type("L", (Exception,), {"__qualname__": "wn.<locals>.L"})("local")
-    expected = "gASVKQAAAAAAAACMCGJ1aWx0aW5zlIwJRXhjZXB0aW9ulJOUjAhMOiBsb2NhbJSFlFKULg=="
-    assert native.encode_error_always(problem)[0] == expected
-
-
-def test_exhausted_retries_keep_their_class_when_an_attempt_cannot_be_stored():
-    """04 R623."""
-    problem = DBOSMaxStepRetriesExceeded("st", 2, [ValueError("a"), unpicklable()])
-    restored = native.decode_error(*native.encode_error_always(problem))
-    assert isinstance(restored, DBOSMaxStepRetriesExceeded)
-    assert [repr(attempt) for attempt in restored.errors] == ["ValueError('a')", "Exception('Local: local')"]
-    assert [type(attempt).__name__ for attempt in problem.errors] == ["ValueError", "Local"]
-
-
-@pytest.mark.parametrize(
-    ("serializer", "format_name"), [(JsonSerializer(), JsonSerializer().name()), (Refusing(), "portable_json")]
-)
-def test_an_error_is_stored_as_name_and_message_when_the_configured_serializer_cannot(serializer, format_name):
-    """In the configured format if that knows mappings, which is what readers of the row expect."""
-    payloads = Payloads(serializer)
-    text, name = payloads.encode_error_always(ValueError("x"))
-    assert name == format_name
-    restored = payloads.decode_error(text, name)
-    assert (restored.name, restored.message) == ("ValueError", "x")
-
-
-def test_an_error_is_stored_as_name_and_message_when_the_configured_serializer_reads_it_as_something_else():
-    class Lenient(JsonSerializer):
-        def serialize(self, data):
-            return json.dumps(data, default=str)
-
-    text, name = Payloads(Lenient()).encode_error_always(ValueError("x"))
-    assert (json.loads(text)["name"], name) == ("ValueError", Lenient().name())
-
-
-def test_an_error_with_a_text_that_no_database_can_store_is_stored_escaped():
-    text, name = native.encode_error_always(ValueError("a\ud800"), "portable_json")
-    check_text(text, "payload")
-    assert native.decode_error(text, name).message == "a\\ud800"
-
-
-def test_an_error_over_the_limit_is_stored_cut(monkeypatch):
-    monkeypatch.setattr(serialization, "MAX_PAYLOAD_BYTES", 6400)
-    text, name = native.encode_error_always(ValueError("x" * 10_000))
-    assert len(text) < 6400
-    assert native.decode_error(text, name).message == "x" * 100
-
-
-def test_an_error_for_an_unavailable_format_is_stored_portably():
-    assert native.encode_error_always(ValueError("x"), "js_superjson")[1] == "portable_json"
-
-
-@given(st.text(st.characters(codec=None)))
-def test_every_text_of_an_error_can_be_stored(message):
-    for name in ("py_pickle", "portable_json"):
-        text, used = native.encode_error_always(ValueError(message), name)
-        check_text(text, "payload")
-        assert isinstance(native.decode_error(text, used), Exception)
 
 
 # --- explaining and checking

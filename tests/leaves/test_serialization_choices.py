@@ -15,7 +15,7 @@ import pytest
 
 from dbos.error import DBOSInitializationError, DBOSMaxStepRetriesExceeded, DBOSWorkflowIDInUseError
 from dbos.serialization import DBOSPortableJSONSerializer, Payloads, WorkflowSerializationFormat
-from tests.leaves.test_serialization import Point, TwoArguments, native, portable, with_attributes
+from tests.leaves.serializers import Point, TwoArguments, native, portable, with_attributes
 
 strict = DBOSPortableJSONSerializer(finite_numbers=True, more_types=True)
 

@@ -28,12 +28,11 @@ from dbos.error import (
     DBOSWorkflowFunctionNotFoundError,
     DBOSWorkflowIDInUseError,
 )
-from tests.helpers import make_pending, relaunch, replay, rows, status_row, step_rows, wait_until
+from tests.helpers import NOWHERE, make_pending, relaunch, replay, rows, status_row, step_rows, wait_until
 
 Config = dict[str, Any]
 
 # A queue nobody has registered: what is put there waits.
-NOWHERE = "nowhere"
 
 
 def declare_echo() -> Any:

@@ -13,19 +13,11 @@ from dbos.engine import dispatcher as dispatching
 from dbos.engine.dispatcher import Dispatcher
 from dbos.storage.store import StoreUnavailable
 from dbos.types import QueueConfig
-from tests.helpers import Gate, rows, status_row, wait_for_status, wait_until
+from tests.helpers import Gate, declare_echo, rows, status_row, wait_for_status, wait_until
 from tests.queues.test_limits import insert_running, probe
 from tests.schedules.recording import the_engine
 
 Config = dict[str, Any]
-
-
-def declare_echo() -> Any:
-    @DBOS.workflow(name="echo")
-    def echo(value: Any = None) -> Any:
-        return value
-
-    return echo
 
 
 # --- what is served

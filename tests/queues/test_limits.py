@@ -9,17 +9,9 @@ import pytest
 
 from dbos import DBOS, DBOSContextSetAuth, SetEnqueueOptions, SetWorkflowAttributes, SetWorkflowTimeout
 from dbos.error import DBOSNotAuthorizedError
-from tests.helpers import Gate, rows, status_row, wait_for_status, wait_until
+from tests.helpers import Gate, declare_echo, rows, status_row, wait_for_status, wait_until
 
 Config = dict[str, Any]
-
-
-def declare_echo() -> Any:
-    @DBOS.workflow(name="echo")
-    def echo(value: Any = None) -> Any:
-        return value
-
-    return echo
 
 
 def probe(echo: Any) -> None:

@@ -17,21 +17,22 @@ from dbos import (
     SetWorkflowTimeout,
 )
 from dbos.error import DBOSConflictingWorkflowError, DBOSException, DBOSQueueDeduplicatedError
-from tests.helpers import make_pending, relaunch, replay, rows, status_row, step_names, wait_for_status
+from tests.helpers import (
+    NOWHERE,
+    declare_echo,
+    make_pending,
+    relaunch,
+    replay,
+    rows,
+    status_row,
+    step_names,
+    wait_for_status,
+)
 from tests.schedules.recording import the_engine
 
 Config = dict[str, Any]
 
-NOWHERE = "nowhere"
 BY_NAME: EnqueueOptions = {"workflow_name": "echo", "queue_name": NOWHERE}
-
-
-def declare_echo() -> Any:
-    @DBOS.workflow(name="echo")
-    def echo(value: Any = None) -> Any:
-        return value
-
-    return echo
 
 
 # --- reserved names

@@ -17,6 +17,7 @@ from dbos.error import (
 )
 from tests.helpers import (
     Gate,
+    declare_echo,
     make_pending,
     relaunch,
     replay,
@@ -30,14 +31,6 @@ from tests.helpers import (
 Config = dict[str, Any]
 
 INTERNAL = "_dbos_internal_queue"
-
-
-def declare_echo() -> Any:
-    @DBOS.workflow(name="echo")
-    def echo(value: Any = None) -> Any:
-        return value
-
-    return echo
 
 
 # --- cancel and resume: back to the queue

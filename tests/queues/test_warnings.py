@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
-from tests.helpers import replay, rows, wait_until
+from tests.helpers import declare_echo, replay, rows, wait_until
 
 Config = dict[str, Any]
 
@@ -16,14 +16,6 @@ Config = dict[str, Any]
 def log(app: type[DBOS], dbos_log: None, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What a launched application logs."""
     return caplog
-
-
-def declare_echo() -> Any:
-    @DBOS.workflow(name="echo")
-    def echo(value: Any = None) -> Any:
-        return value
-
-    return echo
 
 
 def wait_for_warning(log: pytest.LogCaptureFixture, part: str) -> str:

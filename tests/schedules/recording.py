@@ -13,6 +13,8 @@ from dbos.engine.engine import Engine
 from dbos.engine.scheduler import Scheduler
 from tests.helpers import rows
 
+NOON = "2026-01-01T12:00:00"
+
 
 def far() -> str:
     """A cron expression whose next tick no test lives to see."""
@@ -24,6 +26,18 @@ def declare(name: str = "recorded") -> Callable[[datetime, Any], None]:
     def recorded(at: datetime, context: Any) -> None: ...
 
     return recorded
+
+
+def create(name: str = "s", schedule: str = "*/10 * * * *", *, live: bool = False, **given: Any) -> None:
+    """Make a schedule. Unless it shall be live, the scheduler of the process rests from now on."""
+    if not live:
+        the_engine().scheduler.stop()
+    DBOS.create_schedule(**{"schedule_name": name, "workflow_fn": declare(), "schedule": schedule, **given})
+
+
+def at(*times: str) -> list[str]:
+    """Nominal times of that day, as the ids of runs tell them."""
+    return [f"2026-01-01T{time}:00+00:00" for time in times]
 
 
 def schedule_row(database_url: str, name: str) -> dict[str, Any]:
