@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+import functools
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 
 from ..engine.running_loop import refuse_running_loop
 from ..error import DBOSException
@@ -24,36 +25,18 @@ from .queue import (
     rate_limit,
     warn_of_other_owner,
 )
-from .runtime import APPLICATION, Host, engine_here, state
+from .runtime import APPLICATION, Host, engine_here, signature_without_core, state
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
     from ..storage.store import Store
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 RESERVED_PREFIX = "_dbos_"
 
 QueueConflictResolution = Literal["update_if_latest_version", "always_update", "never_update"]
-
-
-def _register(engine: Engine, queue: QueueConfig, on_conflict: str) -> Queue:
-    overwrite = on_conflict == "always_update"
-    if on_conflict not in ("always_update", "never_update"):
-        overwrite = ask(APPLICATION, lambda store: _runs_latest(engine, store))
-    is_new = ask(APPLICATION, lambda store: store.find_queue(queue.name)) is None
-    found = register(APPLICATION, queue, overwrite=overwrite)
-    if is_new:
-        listens = engine.dispatcher.listens_to
-        logger.info(
-            "Registered %s; this process %s to it",
-            found,
-            "listens" if listens is None or queue.name in listens else "does not listen",
-        )
-    return make_queue(APPLICATION, found)
-
-
-def _runs_latest(engine: Engine, store: Store) -> bool:
-    versions = store.list_versions(engine.settings.name, 1)
-    return not versions or versions[0]["version_name"] == engine.application_version
 
 
 # --- what a client does too
@@ -111,12 +94,19 @@ def configure(
 
 
 def retrieve(host: Host, name: str) -> Queue | None:
+    """The queue of that name, whoever owns it; None when it is not registered."""
     check_text(name, "queue name")
     found = ask(host, lambda store: store.find_queue(name))
     return None if found is None else make_queue(host, found)
 
 
-def list_queues(host: Host, application_name: str | list[str] | None) -> list[Queue]:
+def list_registered(host: Host, *, application_name: str | list[str] | None = None) -> list[Queue]:
+    """The registered queues, by name.
+
+    Args:
+        application_name: The queues of this application, or of these, and those nobody owns. Default the own
+            application, or all for a client that has none; an empty text or list is all applications.
+    """
     if application_name is None:
         own = host.core.application_name
         names = None if own is None else [own]
@@ -128,6 +118,10 @@ def list_queues(host: Host, application_name: str | list[str] | None) -> list[Qu
 
 
 def delete(host: Host, name: str) -> None:
+    """Forget a queue. Workflows that run go on; those that wait stay, and start when it is registered again.
+
+    A queue of another application is deleted too, with a warning that names the owner.
+    """
     check_text(name, "queue name")
     warn_of_other_owner(host, name, ask(host, lambda store: store.delete_queue(name)), "deleted")
     if not name.startswith(RESERVED_PREFIX) and ask(host, lambda store: store.has_waiting(name)):
@@ -139,139 +133,116 @@ def delete(host: Host, name: str) -> None:
     host.core.note_reconfigured()
 
 
+# --- of the application
+
+
+def _register_queue(
+    host: Host,
+    name: str,
+    *,
+    worker_concurrency: int | None = None,
+    global_concurrency: int | None = None,
+    partition_concurrency: int | None = None,
+    partition_worker_concurrency: int | None = None,
+    partition_limiter: QueueRateLimit | None = None,
+    limiter: QueueRateLimit | None = None,
+    polling_interval_sec: float = 1.0,
+    on_conflict: QueueConflictResolution = "update_if_latest_version",
+    concurrency: int | None = None,
+) -> Queue:
+    """Make a queue known to all processes, with its limits; or replace the limits of the one that is there.
+
+    Args:
+        name: Its name; not starting with `_dbos_`.
+        worker_concurrency: How many of its workflows run at once in one process. Default no limit.
+        global_concurrency: How many run at once in all processes together. Default no limit. 0 pauses the queue.
+        partition_concurrency: How many of one partition run at once, in all processes. Default no limit.
+        partition_worker_concurrency: How many of one partition run at once in one process. Default no limit.
+        partition_limiter: How many of one partition start in a period, `{"limit": 10, "period": 60}`; in seconds.
+        limiter: How many of the queue start in a period.
+        polling_interval_sec: How often to look when nothing says that something waits. Default 1 second.
+        on_conflict: What to do with a queue of that name: "update_if_latest_version" (default) replaces its limits
+            if this process runs the latest version of the application, "always_update" in any case, and
+            "never_update" leaves it as it is.
+        concurrency: The former name of `global_concurrency`.
+
+    A queue with a limit per partition is partitioned: only workflows with a partition key are started.
+
+    Raises:
+        ValueError: a limit is wrong or contradicts another one; nothing is written.
+        DBOSException: the queue belongs to another application.
+
+    Durability: not recorded; in workflow code it is done again by a replay.
+    """
+    engine = engine_here()
+    queue = configure(
+        name,
+        engine.settings.name,
+        worker_concurrency=worker_concurrency,
+        global_concurrency=global_concurrency,
+        partition_concurrency=partition_concurrency,
+        partition_worker_concurrency=partition_worker_concurrency,
+        partition_limiter=partition_limiter,
+        limiter=limiter,
+        polling_interval_sec=polling_interval_sec,
+        concurrency=concurrency,
+    )
+    overwrite = on_conflict == "always_update"
+    if on_conflict not in ("always_update", "never_update"):
+        overwrite = ask(host, lambda store: _runs_latest(engine, store))
+    is_new = ask(host, lambda store: store.find_queue(queue.name)) is None
+    found = register(host, queue, overwrite=overwrite)
+    if is_new:
+        listens = engine.dispatcher.listens_to
+        logger.info(
+            "Registered %s; this process %s to it",
+            found,
+            "listens" if listens is None or queue.name in listens else "does not listen",
+        )
+    return make_queue(host, found)
+
+
+def _runs_latest(engine: Engine, store: Store) -> bool:
+    versions = store.list_versions(engine.settings.name, 1)
+    return not versions or versions[0]["version_name"] == engine.application_version
+
+
+def _blocking(name: str, operation: Callable[Concatenate[Host, P], T]) -> staticmethod[P, T]:
+    """The blocking form of an operation on queues; refuses to block an event loop."""
+
+    @functools.wraps(operation)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        refuse_running_loop(name)
+        return operation(APPLICATION, *args, **kwargs)
+
+    call.__name__ = call.__qualname__ = name
+    call.__signature__ = signature_without_core(operation)  # type: ignore[attr-defined]
+    return staticmethod(call)
+
+
+def _twin(name: str, operation: Callable[Concatenate[Host, P], T]) -> staticmethod[P, Coroutine[Any, Any, T]]:
+    """The async form of the same operation, in a thread."""
+
+    @functools.wraps(operation)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await in_thread(APPLICATION, lambda: operation(APPLICATION, *args, **kwargs))
+
+    call.__name__ = call.__qualname__ = f"{name}_async"
+    call.__signature__ = signature_without_core(operation)  # type: ignore[attr-defined]
+    return staticmethod(call)
+
+
 class QueueCalls:
     """Registered queues of the application."""
 
-    @classmethod
-    def register_queue(
-        cls,
-        name: str,
-        *,
-        worker_concurrency: int | None = None,
-        global_concurrency: int | None = None,
-        partition_concurrency: int | None = None,
-        partition_worker_concurrency: int | None = None,
-        partition_limiter: QueueRateLimit | None = None,
-        limiter: QueueRateLimit | None = None,
-        polling_interval_sec: float = 1.0,
-        on_conflict: QueueConflictResolution = "update_if_latest_version",
-        concurrency: int | None = None,
-    ) -> Queue:
-        """Make a queue known to all processes, with its limits; or replace the limits of the one that is there.
-
-        Args:
-            name: Its name; not starting with `_dbos_`.
-            worker_concurrency: How many of its workflows run at once in one process. Default no limit.
-            global_concurrency: How many run at once in all processes together. Default no limit. 0 pauses the queue.
-            partition_concurrency: How many of one partition run at once, in all processes. Default no limit.
-            partition_worker_concurrency: How many of one partition run at once in one process. Default no limit.
-            partition_limiter: How many of one partition start in a period, `{"limit": 10, "period": 60}`; in seconds.
-            limiter: How many of the queue start in a period.
-            polling_interval_sec: How often to look when nothing says that something waits. Default 1 second.
-            on_conflict: What to do with a queue of that name: "update_if_latest_version" (default) replaces its limits
-                if this process runs the latest version of the application, "always_update" in any case, and
-                "never_update" leaves it as it is.
-            concurrency: The former name of `global_concurrency`.
-
-        A queue with a limit per partition is partitioned: only workflows with a partition key are started.
-
-        Raises:
-            ValueError: a limit is wrong or contradicts another one; nothing is written.
-            DBOSException: the queue belongs to another application.
-
-        Durability: not recorded; in workflow code it is done again by a replay.
-        """
-        refuse_running_loop("register_queue")
-        return cls._register_queue(
-            name,
-            worker_concurrency=worker_concurrency,
-            global_concurrency=global_concurrency,
-            partition_concurrency=partition_concurrency,
-            partition_worker_concurrency=partition_worker_concurrency,
-            partition_limiter=partition_limiter,
-            limiter=limiter,
-            polling_interval_sec=polling_interval_sec,
-            on_conflict=on_conflict,
-            concurrency=concurrency,
-        )
-
-    @classmethod
-    async def register_queue_async(
-        cls,
-        name: str,
-        *,
-        worker_concurrency: int | None = None,
-        global_concurrency: int | None = None,
-        partition_concurrency: int | None = None,
-        partition_worker_concurrency: int | None = None,
-        partition_limiter: QueueRateLimit | None = None,
-        limiter: QueueRateLimit | None = None,
-        polling_interval_sec: float = 1.0,
-        on_conflict: QueueConflictResolution = "update_if_latest_version",
-        concurrency: int | None = None,
-    ) -> Queue:
-        """As `register_queue`, from async code."""
-        return await in_thread(
-            APPLICATION,
-            lambda: cls._register_queue(
-                name,
-                worker_concurrency=worker_concurrency,
-                global_concurrency=global_concurrency,
-                partition_concurrency=partition_concurrency,
-                partition_worker_concurrency=partition_worker_concurrency,
-                partition_limiter=partition_limiter,
-                limiter=limiter,
-                polling_interval_sec=polling_interval_sec,
-                on_conflict=on_conflict,
-                concurrency=concurrency,
-            ),
-        )
-
-    @classmethod
-    def _register_queue(cls, name: str, *, on_conflict: str, **arguments: Any) -> Queue:
-        engine = engine_here()
-        return _register(engine, configure(name, engine.settings.name, **arguments), on_conflict)
-
-    @classmethod
-    def retrieve_queue(cls, name: str) -> Queue | None:
-        """The queue of that name, whoever owns it; None when it is not registered."""
-        refuse_running_loop("retrieve_queue")
-        return retrieve(APPLICATION, name)
-
-    @classmethod
-    async def retrieve_queue_async(cls, name: str) -> Queue | None:
-        """As `retrieve_queue`, from async code."""
-        return await in_thread(APPLICATION, lambda: retrieve(APPLICATION, name))
-
-    @classmethod
-    def list_queues(cls, *, application_name: str | list[str] | None = None) -> list[Queue]:
-        """The registered queues, by name.
-
-        Args:
-            application_name: The queues of this application, or of these, and those nobody owns. Default this
-                application; an empty text or list is all applications.
-        """
-        refuse_running_loop("list_queues")
-        return list_queues(APPLICATION, application_name)
-
-    @classmethod
-    async def list_queues_async(cls, *, application_name: str | list[str] | None = None) -> list[Queue]:
-        """As `list_queues`, from async code."""
-        return await in_thread(APPLICATION, lambda: list_queues(APPLICATION, application_name))
-
-    @classmethod
-    def delete_queue(cls, name: str) -> None:
-        """Forget a queue. Workflows that run go on; those that wait stay, and start when it is registered again.
-
-        A queue of another application is deleted too, with a warning that names the owner.
-        """
-        refuse_running_loop("delete_queue")
-        delete(APPLICATION, name)
-
-    @classmethod
-    async def delete_queue_async(cls, name: str) -> None:
-        """As `delete_queue`, from async code."""
-        await in_thread(APPLICATION, lambda: delete(APPLICATION, name))
+    register_queue = _blocking("register_queue", _register_queue)
+    register_queue_async = _twin("register_queue", _register_queue)
+    retrieve_queue = _blocking("retrieve_queue", retrieve)
+    retrieve_queue_async = _twin("retrieve_queue", retrieve)
+    list_queues = _blocking("list_queues", list_registered)
+    list_queues_async = _twin("list_queues", list_registered)
+    delete_queue = _blocking("delete_queue", delete)
+    delete_queue_async = _twin("delete_queue", delete)
 
     @classmethod
     def listen_queues(cls, queues: Sequence[str]) -> None:
