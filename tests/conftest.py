@@ -11,8 +11,10 @@ import pytest
 
 from dbos import DBOS
 from dbos.api.runtime import state
+from tests import programs
 from tests.databases import _remove_databases, fresh_postgres_url, fresh_sqlite_url
 from tests.migrated import migrated_postgres_url
+from tests.programs import Process, StartProgram
 
 # Importing a fixture here is what makes it known to every test.
 __all__ = ["_remove_databases"]
@@ -58,6 +60,20 @@ def app(config: dict[str, Any]) -> Iterator[type[DBOS]]:
     DBOS.launch()
     yield DBOS
     DBOS.destroy(destroy_registry=True)
+
+
+@pytest.fixture
+def start_program() -> Iterator[StartProgram]:
+    """Starts programs (see `programs.start`), and kills at the end those that still run."""
+    processes: list[Process] = []
+
+    def start(program: Path, *arguments: str, errors: int | None = None) -> Process:
+        processes.append(programs.start(program, *arguments, errors=errors))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        programs.end(process)
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,13 +14,12 @@ import pytest
 from dbos import DBOS, Debouncer
 from tests.debouncing.recording import Call, check, debounce_often, declare
 from tests.helpers import rows
+from tests.programs import StartProgram, wait_until_ready
 
-ROOT = Path(__file__).parent.parent.parent
+WORKER = Path(__file__).with_name("worker.py")
 THREADS = 12
 CALLS = 40
 PROCESSES = 3
-
-Process = subprocess.Popen[str]
 
 
 @pytest.fixture
@@ -102,34 +98,11 @@ def test_workflows_on_one_key_while_runs_begin(application: type[DBOS], database
     check_runs(database_url, made)
 
 
-@pytest.fixture
-def start_worker(database_url: str) -> Iterator[Any]:
-    processes: list[Process] = []
-
-    def start(executor_id: str) -> Process:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.debouncing.worker", database_url, executor_id, str(CALLS)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
-        )
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-def test_processes_on_one_key(application: type[DBOS], database_url: str, start_worker: Any) -> None:
+def test_processes_on_one_key(application: type[DBOS], database_url: str, start_program: StartProgram) -> None:
     """03 section 11.1: any number of processes share a key."""
-    workers: list[Process] = [start_worker(f"worker {number}") for number in range(PROCESSES)]
+    workers = [start_program(WORKER, database_url, f"worker {number}", str(CALLS)) for number in range(PROCESSES)]
     for worker in workers:
-        assert worker.stdout is not None
-        assert worker.stdout.readline() == "ready\n"
+        wait_until_ready(worker)
     for worker in workers:
         assert worker.stdin is not None
         worker.stdin.write("go\n")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import signal
 import subprocess
-import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ import pytest
 
 from dbos import DBOS
 from tests.helpers import rows, status_row, step_names
-
-ROOT = Path(__file__).parents[2]
+from tests.programs import Process, StartProgram
 
 # What every program below begins with.
 PREAMBLE = """
@@ -39,36 +37,23 @@ def say(word: str) -> None:
 
 """
 
-Start = Callable[[str], "subprocess.Popen[str]"]
+Start = Callable[[str], Process]
 
 
 @pytest.fixture
-def start(database_url: str, tmp_path: Path) -> Iterator[Start]:
+def start(database_url: str, tmp_path: Path, start_program: StartProgram) -> Start:
     """Starts a program on the database of the test; killed at the end if it still runs."""
-    processes: list[subprocess.Popen[str]] = []
+    numbers = itertools.count()
 
-    def start_one(body: str) -> subprocess.Popen[str]:
-        path = tmp_path / f"program_{len(processes)}.py"
+    def start_one(body: str) -> Process:
+        path = tmp_path / f"program_{next(numbers)}.py"
         path.write_text(PREAMBLE + textwrap.dedent(body))
-        process = subprocess.Popen(
-            [sys.executable, str(path), database_url],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        )
-        processes.append(process)
-        return process
+        return start_program(path, database_url, errors=subprocess.PIPE)
 
-    yield start_one
-    for process in processes:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    return start_one
 
 
-def read_word(process: subprocess.Popen[str], word: str) -> None:
+def read_word(process: Process, word: str) -> None:
     assert process.stdout is not None
     line = process.stdout.readline().strip()
     if line != word:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from dbos import DBOS, EnqueueOptions
+from tests import programs
 from tests.databases import fresh_postgres_url, fresh_sqlite_url
 from tests.helpers import rows, wait_until
+from tests.programs import Process, end, wait_until_ready
 
-ROOT = Path(__file__).parent.parent.parent
+WORKER = Path(__file__).with_name("worker.py")
 QUEUE = "mail"
 WORKERS = 4
 VERSIONS = ("v1", "v2")
@@ -166,27 +166,12 @@ def _workers(database_url: str, directory: Path) -> Iterator[list[Path]]:
             process.communicate()
     finally:
         for process in processes:
-            process.kill()
-            process.communicate()
+            end(process)
 
 
-def start_worker(
-    database_url: str, executor_id: str, version: str, report: Path | None = None
-) -> subprocess.Popen[str]:
+def start_worker(database_url: str, executor_id: str, version: str, report: Path | None = None) -> Process:
     """A process that serves queues until its input ends."""
-    script = str(Path(__file__).parent / "worker.py")
-    return subprocess.Popen(
-        [sys.executable, script, database_url, executor_id, version, *([] if report is None else [str(report)])],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-    )
-
-
-def wait_until_ready(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    return programs.start(WORKER, database_url, executor_id, version, *([] if report is None else [str(report)]))
 
 
 def _unfinished(database_url: str) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -12,29 +11,20 @@ import pytest
 
 from dbos import DBOS, EnqueueOptions
 from tests.helpers import rows, wait_until
+from tests.programs import Process, StartProgram, wait_until_ready
 from tests.queues import campaign
-from tests.queues.campaign import Limits, wait_until_ready
+from tests.queues.campaign import Limits
 
 TASKS = 240
 # The campaign asks for 90 %; a test shares its machine. Woken by polls only, 50 ms of each second would be used.
 ENOUGH_IN_TESTS = 0.1
 
-StartWorker = Callable[[str, str], "subprocess.Popen[str]"]
+StartWorker = Callable[[str, str], Process]
 
 
 @pytest.fixture
-def start_worker(database_url: str) -> Iterator[StartWorker]:
-    processes: list[subprocess.Popen[str]] = []
-
-    def start(executor_id: str, version: str) -> subprocess.Popen[str]:
-        process = campaign.start_worker(database_url, executor_id, version)
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+def start_worker(database_url: str, start_program: StartProgram) -> StartWorker:
+    return lambda executor_id, version: start_program(campaign.WORKER, database_url, executor_id, version)
 
 
 @pytest.mark.parametrize("limits", campaign.LIMITS, ids=[limits.name for limits in campaign.LIMITS])
