@@ -20,6 +20,7 @@ from ..error import DBOSException, DBOSQueueDeduplicatedError, DBOSStepNondeterm
 from ..records import Bounce, StepCompleted, Verdict, WorkflowStarted
 from ..storage.store import Store, StoreFailed, StoreRefused
 from .context import Context, Options, current_context, current_execution
+from .effects import step_row
 from .enqueueing import NamedTarget, record_of_name, waiting_record
 from .errors import ExecutionInterrupted
 from .execution import Execution
@@ -362,18 +363,9 @@ def _wait_until_gone(engine: Core, parent: Execution | None, holder: KeyHolder) 
 
 
 def _step(engine: Core, parent: Execution, step_id: int, name: str, started_at_ms: int) -> StepCompleted:
-    return StepCompleted(
-        parent.workflow_id,
-        parent.owner_token,
-        step_id,
-        name,
-        None,
-        None,
-        None,
-        started_at_ms,
-        engine.clock.now_ms(),
-        engine.application_name,
-    )
+    step = step_row(parent, step_id, name, started_at_ms)
+    step.completed_at_ms = engine.clock.now_ms()
+    return step
 
 
 def _bounced(holder: KeyHolder) -> Found:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from ..error import DBOSException, DBOSPatchNondeterminismError
-from ..records import StepCompleted
 from .context import current_execution
-from .execution import Execution
+from .effects import step_row
 from .plans import Plan
 from .steps import record_step
 
@@ -45,21 +44,5 @@ def patch_plan(patch_name: str, *, deprecated: bool) -> Plan[bool]:
     if record is not None:
         return False
     execution.draw()
-    yield from record_step(execution, _marker(execution, position, name))
+    yield from record_step(execution, step_row(execution, position, name, execution.engine.clock.now_ms()))
     return True
-
-
-def _marker(execution: Execution, position: int, name: str) -> StepCompleted:
-    now_ms = execution.engine.clock.now_ms()
-    return StepCompleted(
-        execution.workflow_id,
-        execution.owner_token,
-        position,
-        name,
-        None,
-        None,
-        None,
-        now_ms,
-        now_ms,
-        execution.engine.settings.name,
-    )

@@ -84,23 +84,31 @@ class Service(Generic[E]):
                 self._wake.wait(pause_seconds)
 
 
-class Deadlines(Service["Engine"]):
-    """Cancels active workflows whose deadline has passed, of this process and of dead ones."""
-
-    name = "deadlines"
+class Appointments(Service["Engine"]):
+    """A service that has something to do at moments of which this process knows some."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._lock = threading.RLock()
         self._next_ms: int | None = None
 
+    def _is_next(self, at_ms: int) -> bool:
+        """Note a moment; whether it is sooner than all that were known."""
+        with self._lock:
+            sooner = self._next_ms is None or at_ms < self._next_ms
+            if sooner:
+                self._next_ms = at_ms
+        return sooner
+
+
+class Deadlines(Appointments):
+    """Cancels active workflows whose deadline has passed, of this process and of dead ones."""
+
+    name = "deadlines"
+
     def add(self, deadline_ms: int) -> None:
         """A workflow of this process has a deadline: look again right when it passes."""
-        with self._lock:
-            sooner = self._next_ms is None or deadline_ms < self._next_ms
-            if sooner:
-                self._next_ms = deadline_ms
-        if sooner and deadline_ms < self.engine.clock.now_ms() + self.interval_seconds * 1000:
+        if self._is_next(deadline_ms) and deadline_ms < self.engine.clock.now_ms() + self.interval_seconds * 1000:
             self.wake()
 
     def run_once(self) -> float:
@@ -118,23 +126,14 @@ class Deadlines(Service["Engine"]):
         return min(self.interval_seconds, max(0.001, (soonest + 1 - engine.clock.now_ms()) / 1000))
 
 
-class Delays(Service["Engine"]):
+class Delays(Appointments):
     """Puts delayed workflows that are due onto their queues, of this process and of dead ones."""
 
     name = "delays"
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
-        self._lock = threading.RLock()
-        self._next_ms: int | None = None
-
     def add(self, due_ms: int) -> None:
         """This process has delayed a workflow: look again right when it is due."""
-        with self._lock:
-            sooner = self._next_ms is None or due_ms < self._next_ms
-            if sooner:
-                self._next_ms = due_ms
-        if sooner:
+        if self._is_next(due_ms):
             self.wake()
 
     def run_once(self) -> float:

@@ -23,13 +23,13 @@ from ..records import (
     ExistingWorkflow,
     ParentStep,
     QueuePlace,
-    StepCompleted,
     Verdict,
     WorkflowStarted,
 )
 from ..serialization import check_text, explain
 from ..storage.store import StoreFailed
 from .context import NO_OPTIONS, Context, Identity, Options, current_context, take_assigned_id
+from .effects import step_row
 from .errors import ExecutionInterrupted
 from .execution import Execution
 from .operations import misuse, record_operation
@@ -271,22 +271,10 @@ def _record_holder(
 ) -> Plan[None]:
     """The step of the start, with the workflow that was found as its child."""
     assert record.parent is not None
-    yield from record_step(
-        parent,
-        StepCompleted(
-            parent.workflow_id,
-            parent.owner_token,
-            record.parent.step_id,
-            record.name,
-            None,
-            None,
-            None,
-            started_at_ms,
-            engine.clock.now_ms(),
-            engine.application_name,
-            holder_id,
-        ),
-    )
+    step = step_row(parent, record.parent.step_id, record.name, started_at_ms)
+    step.completed_at_ms = engine.clock.now_ms()
+    step.child_workflow_id = holder_id
+    yield from record_step(parent, step)
 
 
 def refuse(error: Exception, record: WorkflowStarted, parent: Execution | None, started_at_ms: int) -> Plan[None]:
