@@ -160,7 +160,6 @@ class Settings:
     application_version: str  # "": to be computed at launch
     executor_id: str
     app_id: str
-    enable_patching: bool
     auto_upgrade: bool
     max_executor_threads: int | None  # None: no limit
     serializer: Serializer | None  # None: pickle
@@ -253,7 +252,6 @@ def resolve(
         application_version=_application_version(values, environ),
         executor_id=values.get("executor_id", environ.get("DBOS__VMID") or "local"),
         app_id=environ.get("DBOS__APPID", ""),
-        enable_patching=values.get("enable_patching", False),
         auto_upgrade=values.get("auto_upgrade", False),
         max_executor_threads=values.get("max_executor_threads") or None,
         serializer=values.get("serializer"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from typing import Literal, NoReturn
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, unquote
 
 from .error import DBOSInitializationError
 
@@ -114,17 +114,6 @@ def database_name(url: str) -> str:
         DBOSInitializationError: The URL is not for Postgres, or names no database.
     """
     return unquote(_postgres_parts(url)[1])
-
-
-def with_database(url: str, name: str) -> str:
-    """The same Postgres URL for another database on the server, ready for `psycopg.connect`.
-
-    Raises:
-        DBOSInitializationError: The URL is not for Postgres, or names no database.
-    """
-    authority, _, query = _postgres_parts(url)
-    parameters = f"?{query.replace('+', '%20')}" if query else ""
-    return f"postgresql://{authority}/{quote(name, safe='')}{parameters}"
 
 
 def query_values(url: str, name: str) -> list[str]:

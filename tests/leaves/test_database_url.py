@@ -13,7 +13,6 @@ from dbos.database_url import (
     postgres_conninfo,
     query_values,
     sqlite_path,
-    with_database,
 )
 from dbos.error import DBOSInitializationError
 
@@ -155,18 +154,6 @@ def test_a_url_that_is_not_for_postgres_is_refused_with_advice_and_without_its_p
 
 def test_the_database_name_is_decoded():
     assert database_name("postgresql://u:p@h/my%20db?x=/y") == "my db"
-
-
-def test_another_database_on_the_same_server_keeps_the_rest():
-    url = with_database("postgresql+psycopg2://u:p%40@h:1/d?sslmode=require", "a b/c")
-    assert psycopg.conninfo.conninfo_to_dict(url) == {
-        "user": "u",
-        "password": "p@",
-        "host": "h",
-        "port": "1",
-        "dbname": "a b/c",
-        "sslmode": "require",
-    }
 
 
 @pytest.mark.parametrize(

@@ -118,11 +118,6 @@ def current_execution() -> Execution | None:
     return context.execution
 
 
-def in_step() -> bool:
-    context = _current.get()
-    return context is not None and context.step_status is not None
-
-
 def current_workflow_id() -> str | None:
     context = _current.get()
     if context is None or context.execution is None:
