@@ -10,7 +10,6 @@ import pytest
 
 from dbos import (
     DBOS,
-    DBOSConfiguredInstance,
     DBOSContextSetAuth,
     EnqueueItem,
     SetEnqueueOptions,
@@ -29,6 +28,7 @@ from dbos.error import (
     DBOSWorkflowIDInUseError,
 )
 from tests.helpers import NOWHERE, make_pending, relaunch, replay, rows, status_row, step_rows, wait_until
+from tests.queues.shop import declare_shop
 
 Config = dict[str, Any]
 
@@ -105,40 +105,22 @@ async def test_async_callers(config: Config) -> None:
 
 
 def test_an_item_is_a_function_a_method_a_step_or_a_name(app: type[DBOS], database_url: str) -> None:
-    @DBOS.dbos_class("Shop")
-    class Shop(DBOSConfiguredInstance):
-        def __init__(self, name: str) -> None:
-            self.label = name
-            super().__init__(config_name=name)
-
-        @DBOS.workflow(name="instance_work")
-        def instance_work(self, value: int) -> str:
-            return f"{self.label}:{value}"
-
-        @classmethod
-        @DBOS.workflow(name="class_work")
-        def class_work(cls, value: int) -> str:
-            return f"{cls.__name__}:{value}"
-
-        @staticmethod
-        @DBOS.workflow(name="static_work")
-        def static_work(value: int) -> str:
-            return f"static:{value}"
+    shop_class = declare_shop()
 
     @DBOS.step(name="lonely")
     def lonely(value: int) -> str:
         return f"step:{value}"
 
     echo = declare_echo()
-    north, south = Shop("north"), Shop("south")
+    north, south = shop_class("north"), shop_class("south")
     DBOS.register_queue("mail")
     items: list[EnqueueItem[Any]] = [
         EnqueueItem(north.instance_work, 1),
         EnqueueItem(south.instance_work, 2),
-        EnqueueItem(Shop.class_work, 3),
-        EnqueueItem(Shop.class_work, 4),
-        EnqueueItem(Shop.static_work, 5),
-        EnqueueItem(Shop.static_work, 6),
+        EnqueueItem(shop_class.class_work, 3),
+        EnqueueItem(shop_class.class_work, 4),
+        EnqueueItem(shop_class.static_work, 5),
+        EnqueueItem(shop_class.static_work, 6),
         EnqueueItem(lonely, 7),
         EnqueueItem(echo, 8),
         EnqueueItem("echo", 9),

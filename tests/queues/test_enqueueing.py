@@ -10,7 +10,6 @@ import pytest
 
 from dbos import (
     DBOS,
-    DBOSConfiguredInstance,
     DBOSContextSetAuth,
     EnqueueOptions,
     SetEnqueueOptions,
@@ -21,6 +20,7 @@ from dbos import (
 )
 from dbos.error import DBOSException, DBOSWorkflowFunctionNotFoundError
 from tests.helpers import NOWHERE, declare_echo, rows, status_row
+from tests.queues.shop import declare_shop
 
 Config = dict[str, Any]
 
@@ -67,36 +67,17 @@ async def test_async_workflows_and_async_callers(config: Config) -> None:
 
 def test_methods_and_steps_can_be_enqueued(app: type[DBOS], database_url: str) -> None:
     """03 R28, R29."""
-
-    @DBOS.dbos_class("Shop")
-    class Shop(DBOSConfiguredInstance):
-        def __init__(self, name: str) -> None:
-            self.label = name
-            super().__init__(config_name=name)
-
-        @DBOS.workflow(name="instance_work")
-        def instance_work(self, value: int) -> str:
-            return f"{self.label}:{value}"
-
-        @classmethod
-        @DBOS.workflow(name="class_work")
-        def class_work(cls, value: int) -> str:
-            return f"{cls.__name__}:{value}"
-
-        @staticmethod
-        @DBOS.workflow(name="static_work")
-        def static_work(value: int) -> str:
-            return f"static:{value}"
+    shop_class = declare_shop()
 
     @DBOS.step(name="lonely")
     def lonely(value: int) -> int:
         return value + 1
 
-    shop = Shop("north")
+    shop = shop_class("north")
     DBOS.register_queue("mail")
     instance = DBOS.enqueue_workflow("mail", shop.instance_work, 1)
-    of_class = DBOS.enqueue_workflow("mail", Shop.class_work, 2)
-    static = DBOS.enqueue_workflow("mail", Shop.static_work, 3)
+    of_class = DBOS.enqueue_workflow("mail", shop_class.class_work, 2)
+    static = DBOS.enqueue_workflow("mail", shop_class.static_work, 3)
     step = DBOS.enqueue_workflow("mail", lonely, 4)
     assert [instance.get_result(), of_class.get_result(), static.get_result()] == ["north:1", "Shop:2", "static:3"]
     assert step.get_result() == 5
