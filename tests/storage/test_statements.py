@@ -219,6 +219,16 @@ def test_listings_read_no_more_of_the_table_than_their_filters_say(opened: Opene
         opened.read("DROP TABLE IF EXISTS sqlite_stat4")
 
 
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("column", ["completed_until_ms", "started_until_ms", "completed_from_ms", "started_from_ms"])
+def test_sqlite_finds_many_in_their_order_and_does_not_sort_them(opened: Opened, column: str) -> None:
+    """It has no statistics, and would take the index of the time."""
+    name, first, asked = listing(WorkflowFilter(limit=20, **{column: 1}))  # type: ignore[arg-type]
+    text, parameters = choose_lines(SQLITE[name].texts[0], first, asked)
+    plan = opened.connection.execute(f"EXPLAIN QUERY PLAN {text}", parameters).fetchall()
+    assert "SCAN w USING INDEX workflow_status_created_at_index" in [row["detail"] for row in plan]
+
+
 def test_a_listing_runs_with_the_lines_it_asks_for_and_no_others() -> None:
     text, parameters = choose_lines(
         "SELECT a, b -- if payload\nWHERE TRUE\n  AND c = $3 -- if c\n  AND d = $4 -- if d\n"
