@@ -240,8 +240,8 @@ class Journal:
         # loop goes to it together.
         buffer = self._buffers.get(loop)
         if buffer is None:
-            loop.call_soon(self._flush, loop)
             buffer = self._buffers[loop] = Buffer()
+            loop.call_soon(self._flush, loop)
         buffer.entries.append(entry)
         buffer.size += entry.size
         if self._leader is None:
@@ -256,12 +256,10 @@ class Journal:
         return held > 0 and held + size > self._max_pending_bytes
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        buffer: Buffer | None = None
+        buffer = self._buffers.pop(loop, None)
+        if buffer is None:
+            return
         try:
-            buffer = self._buffers.get(loop)
-            if buffer is None:
-                return
-            del self._buffers[loop]
             with self._lock:
                 stopped = self._closing.is_set()
                 if not stopped:
@@ -275,10 +273,7 @@ class Journal:
                     entry.error = EngineStopped()
                 self._wake(buffer.entries)
         except BaseException:
-            if buffer is None:
-                loop.call_soon(self._flush, loop)
-            else:
-                self._leave_to_writer(buffer)
+            self._leave_to_writer(buffer)
             raise
 
     def _wait_for_room(self, size: int) -> None:
