@@ -229,6 +229,13 @@ class ClaimedWorkflow:
     has_steps: bool = True
 
 
+class Claimed(list[ClaimedWorkflow]):
+    """What one claim has taken, in order."""
+
+    # Whether it has passed over workflows that it would have taken, since somebody else was changing them.
+    has_passed_over = False
+
+
 @dataclass(frozen=True, slots=True)
 class Fork:
     """A new workflow with the history of another one before `start_step`.

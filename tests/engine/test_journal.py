@@ -41,7 +41,7 @@ class FakeStore:
         """From now on a commit waits for `release`."""
         self.allowed = threading.Semaphore(0)
 
-    def release(self, count: int = 10**6) -> None:
+    def release(self, count: int = 10_000) -> None:
         self.allowed.release(count)
 
     def wait_for_commit(self) -> None:

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypedDict, TypeVar
 
+from ..engine.errors import EngineStopped
+from ..engine.execution import public_error
 from ..engine.plans import Plan, Read
 from ..engine.running_loop import running_loop
 from ..error import DBOSException
@@ -128,7 +130,10 @@ def warn_of_other_owner(host: Host, name: str, owner: str | None, what: str) -> 
 
 
 async def in_thread(host: Host, function: Callable[[], T]) -> T:
-    return await host.core.loops.in_thread(function)
+    try:
+        return await host.core.loops.in_thread(function)
+    except EngineStopped as stopped:
+        raise public_error(stopped) from stopped
 
 
 # --- one queue

@@ -211,7 +211,7 @@ class Drivers:
         reason: list[str] = []
 
         def stop(why: str) -> None:
-            if not task.done():
+            if not task.done() and why not in reason:
                 reason.append(why)
                 task.cancel()
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..types import INTERNAL_QUEUE_NAME, Claim, ClaimedWorkflow, QueueConfig
+from ..types import INTERNAL_QUEUE_NAME, Claim, Claimed, ClaimedWorkflow, QueueConfig
 from .rows import from_queue, to_claimed, to_queue
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class QueueOperations:
 
     def claim_workflows(
         self, queue: QueueConfig, claim: Claim, now_ms: int, running: Mapping[str, int] | None = None
-    ) -> list[ClaimedWorkflow]:
+    ) -> Claimed:
         rate, names = queue.rate_limit, claim.function_names
         parameters: Row = (
             queue.name,
@@ -128,6 +128,9 @@ class QueueOperations:
         return bool(self._db.read("has_waiting", (name,))[0][0])
 
 
-def _claimed(rows: list[Row]) -> list[ClaimedWorkflow]:
+def _claimed(rows: list[Row]) -> Claimed:
     """Claim order is priority, age, id (05: total order), the last columns of the row."""
-    return [to_claimed(row) for row in sorted(rows, key=lambda row: (row[15], row[16], row[0]))]
+    taken = [row for row in rows if row[0] is not None]
+    claimed = Claimed(to_claimed(row) for row in sorted(taken, key=lambda row: (row[15], row[16], row[0])))
+    claimed.has_passed_over = len(taken) < len(rows)
+    return claimed

@@ -30,6 +30,7 @@ from ..records import (
 )
 from ..types import (
     Claim,
+    Claimed,
     ClaimedWorkflow,
     Fork,
     KeyHolder,
@@ -213,13 +214,15 @@ class Store(Protocol):
 
     def claim_workflows(
         self, queue: QueueConfig, claim: Claim, now_ms: int, running: Mapping[str, int] | None = None
-    ) -> list[ClaimedWorkflow]:
+    ) -> Claimed:
         """Take up to `claim.limit` waiting workflows of a queue for this executor, by priority and age, with inputs.
 
         Each is taken by exactly one claimer, and the shared limits of the queue hold whatever processes, versions and
         applications claim at the same moment. Nothing is taken by a configuration that is no longer the stored one
         (`updated_at_ms`; 0 is a queue that has no row). `running` says how many of each partition run in this process,
-        for the limit per worker. After StoreUnavailable ask `find_claimed` with the same token.
+        for the limit per worker. Of a partitioned queue without shared limits a claim takes nothing that somebody else
+        claims at the same moment, though more may wait behind it, and says so. After StoreUnavailable ask
+        `find_claimed` with the same token.
         """
         ...
 

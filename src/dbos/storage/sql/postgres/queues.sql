@@ -131,6 +131,7 @@ WITH clock AS MATERIALIZED (
   FOR UPDATE SKIP LOCKED
 )
 -- include: parts/claim.sql
+;
 
 -- name: claim_partitions
 -- The same for a partitioned queue, all partitions in one statement: of each up to what its limits leave, the longest
@@ -197,8 +198,14 @@ WITH RECURSIVE clock AS MATERIALIZED (
     WHERE workflow_uuid = heads.workflow_uuid AND status = 'ENQUEUED'
     FOR UPDATE SKIP LOCKED
   ) AS locked
-)
+), claimed AS (
 -- include: parts/claim.sql
+)
+SELECT * FROM claimed
+UNION ALL
+-- A row of nothing: some were passed over.
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+WHERE (SELECT count(*) FROM candidates) < (SELECT count(*) FROM heads);
 
 -- name: find_rate_window
 -- When the rate limit of queue $1 lets the next one start: the start of the $3-th last one, of application $2.
