@@ -196,6 +196,9 @@ def test_wherever_an_event_loop_is_interrupted_the_others_get_their_answers(is_b
                     loop.run_until_complete(asyncio.sleep(0))
             except KeyboardInterrupt:
                 pass
+            # The interrupt may have left the loop about to stop.
+            loop.call_soon(loop.stop)
+            loop.run_forever()
             for task in tasks:
                 task.cancel()
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
