@@ -31,6 +31,7 @@ WRITES = {
     "claim_workflows",
     "refuse_workflow",
     "create_schedule",
+    "apply_schedules",
     "delete_schedule",
     "set_schedule_status",
     "fire_schedules",

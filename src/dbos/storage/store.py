@@ -306,11 +306,16 @@ class Store(Protocol):
         """
         ...
 
-    def register_queue(self, queue: QueueConfig, now_ms: int, *, overwrite: bool) -> QueueConfig:
-        """Insert a queue, or overwrite its row unless another application owns it; the row as it is now."""
+    def register_queue(
+        self, queue: QueueConfig, now_ms: int, *, overwrite: bool, once: Once | None = None
+    ) -> QueueConfig:
+        """Insert a queue, or overwrite its row unless another application owns it; the row as it is now.
+
+        A repeated call has to come with the same `once`, here and for the other changes of queues.
+        """
         ...
 
-    def update_queue(self, queue: QueueConfig, now_ms: int) -> bool:
+    def update_queue(self, queue: QueueConfig, now_ms: int, *, once: Once | None = None) -> bool:
         """Write a changed configuration if the row is still as it was read (`queue.updated_at_ms`)."""
         ...
 
@@ -320,22 +325,25 @@ class Store(Protocol):
         """The queues of these applications and those nobody owns, by name; all queues for None."""
         ...
 
-    def delete_queue(self, name: str) -> str | None:
-        """Remove the row; its owner. Workflows that wait on the queue stay."""
+    def delete_queue(self, name: str, *, once: Once | None = None) -> None:
+        """Remove the row. Workflows that wait on the queue stay."""
         ...
 
     def has_waiting(self, name: str) -> bool:
         """Whether a workflow waits on the queue, or is delayed and will; whoever may run it."""
         ...
 
-    def create_schedule(self, schedule: Schedule, step: StepCompleted | None) -> Verdict | Schedule:
+    def create_schedule(
+        self, schedule: Schedule, step: StepCompleted | None, *, once: Once | None = None
+    ) -> Verdict | Schedule:
         """Insert a schedule, in workflow code together with the step row; the one that has its name if there is one.
 
-        What the owner check of the step says is the verdict; nothing is written then. Repeatable.
+        What the owner check of the step says is the verdict; nothing is written then. Without a step a repeated call
+        has to come with the same `once`, here and for the other changes of schedules.
         """
         ...
 
-    def apply_schedules(self, schedules: Sequence[Schedule]) -> Schedule | None:
+    def apply_schedules(self, schedules: Sequence[Schedule], *, once: Once | None = None) -> Schedule | None:
         """Insert or replace all of them, or none: then the one of another application that has the name is returned.
 
         The id, the status and the last tick of a replaced one stay.
@@ -349,18 +357,16 @@ class Store(Protocol):
         ...
 
     def delete_schedule(self, name: str, step: StepCompleted | None, *, once: Once | None = None) -> Verdict:
-        """Remove a schedule if there is one; its runs stay. `step` as for `create_schedule`; without one a repeated
-        call has to come with the same `once`.
-        """
+        """Remove a schedule if there is one; its runs stay. `step` and `once` as for `create_schedule`."""
         ...
 
     def set_schedule_status(
         self, name: str, status: str, step: StepCompleted | None, *, once: Once | None = None
     ) -> Verdict:
-        """Pause or resume a schedule if there is one. `step` and `once` as for `delete_schedule`."""
+        """Pause or resume a schedule if there is one. `step` and `once` as for `create_schedule`."""
         ...
 
-    def fire_schedules(self, runs: Sequence[ScheduledRun], now_ms: int) -> None:
+    def fire_schedules(self, runs: Sequence[ScheduledRun], now_ms: int, *, once: Once | None = None) -> None:
         """Enqueue runs of schedules with the latest version of their application; those that exist stay as they are.
 
         A tick counts only while its schedule is active and defined as it was; its time is noted as the last one of
