@@ -56,6 +56,8 @@ OURS: dict[str, set[str]] = {
     "create_schedule": {"overlap", "catch_up"},
     "create_schedule_async": {"overlap", "catch_up"},
     "ScheduleInput": {"overlap", "catch_up"},
+    "get_result": {"timeout_seconds"},
+    "get_result_async": {"timeout_seconds"},
     "get_event": {"default", "while_active"},
     "get_event_async": {"default", "while_active"},
     "workflow": {"stored_result"},

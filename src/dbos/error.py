@@ -29,6 +29,7 @@ __all__ = [
     "DBOSQueryTimeoutError",
     "DBOSQueueDeduplicatedError",
     "DBOSRecoveryError",
+    "DBOSResultTimeoutError",
     "DBOSStepNondeterminismError",
     "DBOSStepTimeoutError",
     "DBOSStreamEndedError",
@@ -415,6 +416,20 @@ class DBOSStreamEndedError(DBOSStreamTimeoutError):
         super().__init__(workflow_id, key, timeout_seconds)
         self.message += ": it has ended before"
         self.args = (self.message,)
+
+
+class DBOSResultTimeoutError(DBOSException, TimeoutError):
+    """A workflow has not ended within the time that somebody waited for its result; it goes on.
+
+    Attributes: `workflow_id`, `timeout_seconds`.
+    """
+
+    _arguments = ("workflow_id", "timeout_seconds")
+
+    def __init__(self, workflow_id: str, timeout_seconds: float) -> None:
+        self.workflow_id = workflow_id
+        self.timeout_seconds = timeout_seconds
+        super().__init__(f"Workflow {workflow_id} has not ended within {timeout_seconds:g} seconds; it goes on")
 
 
 class DBOSStreamNondeterminismError(DBOSException):
