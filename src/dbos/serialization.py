@@ -254,20 +254,17 @@ class Payloads:
             text = self._encode_readable(_stand_in(error), name)
         if text is not None:
             return text, name
+        more: dict[str, Any] = {} if name == PORTABLE else _parts_of(error)
         envelope = {
-            "name": _storable_text(type(error).__name__),
+            "name": _storable_text(error.name if isinstance(error, PortableWorkflowError) else type(error).__name__),
             "message": _storable_text(text_of(error)),
             "code": None,
         }
         # Readers expect the format that the row names: most serializers without exceptions know mappings.
-        own = None if name == PORTABLE else _parts_of(error)
-        if own is not None:
-            text = self._encode_envelope({**envelope, "data": own}, name)
-            if text is not None and str(self.decode_error(text, name)) == str(error):
+        for attempt in ({**envelope, **more}, envelope):
+            text = self._encode_envelope(attempt, name)
+            if text is not None:
                 return text, name
-        text = self._encode_envelope(envelope, name)
-        if text is not None:
-            return text, name
         logger.warning("Serializer %s cannot store the error %s, nor its text", name, envelope["name"])
         return self.encode_value(envelope, PORTABLE), PORTABLE
 
@@ -279,7 +276,7 @@ class Payloads:
         except Exception:
             return None
         is_restored = envelope["name"] in (type(restored).__name__, getattr(restored, "name", None))
-        return text if is_restored else None
+        return text if is_restored and str(restored) == envelope["message"] else None
 
     def decode_error(self, text: str, format_name: str | None) -> BaseException:
         """The exception for a stored text; always a `PortableWorkflowError` in the portable format.
@@ -479,16 +476,18 @@ def _stand_in(error: BaseException) -> Exception:
 _PARTS = "dbos_error_parts"
 
 
-def _parts_of(error: BaseException) -> dict[str, Any] | None:
-    """What an error of this library is made of, as plain data; None for others, and for what is no plain data."""
+def _parts_of(error: BaseException) -> dict[str, Any]:
+    """What an error of this library is made of besides name and message, as plain data; empty for others."""
+    if isinstance(error, PortableWorkflowError):
+        return {"code": error.code, "data": error.data}
     if not isinstance(error, DBOSException) or getattr(error_classes, type(error).__name__, None) is not type(error):
-        return None
+        return {}
     _, arguments, *state = error.__reduce__()
-    parts = {_PARTS: [list(arguments), *state]}
+    parts = [list(arguments), *state]
     try:
-        return parts if json.loads(json.dumps(parts)) == parts else None
+        return {"data": {_PARTS: parts}} if json.loads(json.dumps(parts)) == parts else {}
     except (TypeError, ValueError):
-        return None
+        return {}
 
 
 def _made_of(name: Any, data: Any) -> DBOSException | None:
