@@ -61,6 +61,8 @@ OURS: dict[str, set[str]] = {
     "get_event": {"default", "while_active"},
     "get_event_async": {"default", "while_active"},
     "workflow": {"stored_result"},
+    "write_stream": {"must_be_open"},
+    "write_stream_async": {"must_be_open"},
     "recv": {"default"},
     "recv_async": {"default"},
     "WorkflowSchedule": {"overlap", "catch_up", "problem"},

@@ -32,6 +32,7 @@ __all__ = [
     "DBOSResultTimeoutError",
     "DBOSStepNondeterminismError",
     "DBOSStepTimeoutError",
+    "DBOSStreamClosedError",
     "DBOSStreamEndedError",
     "DBOSStreamNondeterminismError",
     "DBOSStreamTimeoutError",
@@ -430,6 +431,19 @@ class DBOSResultTimeoutError(DBOSException, TimeoutError):
         self.workflow_id = workflow_id
         self.timeout_seconds = timeout_seconds
         super().__init__(f"Workflow {workflow_id} has not ended within {timeout_seconds:g} seconds; it goes on")
+
+
+class DBOSStreamClosedError(DBOSException):
+    """A value was not written, since its stream was closed before. Attributes: `workflow_id`, `key`."""
+
+    _arguments = ("workflow_id", "key")
+
+    def __init__(self, workflow_id: str, key: str) -> None:
+        self.workflow_id = workflow_id
+        self.key = key
+        super().__init__(
+            f"Stream {key} of workflow {workflow_id} was closed: readers have stopped there, so nothing more is written"
+        )
 
 
 class DBOSStreamNondeterminismError(DBOSException):

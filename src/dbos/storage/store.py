@@ -247,6 +247,10 @@ class Store(Protocol):
         """Up to `limit` consecutive entries of a stream from `offset` on, with the status of its workflow."""
         ...
 
+    def has_marker(self, workflow_id: str, key: str) -> bool:
+        """Whether a stream was closed, whatever was written behind that."""
+        ...
+
     def find_stream_ends(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
         """The last offset of each of the streams (workflow, key); those without entries miss."""
         ...
