@@ -72,13 +72,21 @@ OURS: dict[str, set[str]] = {
     "list_queued_workflows_async": {"after"},
 }
 # What we offer beyond the list.
-OURS_EXPORTED = {"EnqueueItem"}
-OURS_IN_DBOS = {"destroy_async", "enqueue_workflows", "enqueue_workflows_async"}
+OURS_EXPORTED = {"EnqueueItem", "MessageInfo"}
+OURS_IN_DBOS = {
+    "destroy_async",
+    "enqueue_workflows",
+    "enqueue_workflows_async",
+    "list_messages",
+    "list_messages_async",
+}
 OURS_IN_CLIENT = {
     "backfill_schedule_async",
     "destroy_async",
     "get_all_events",
     "get_all_events_async",
+    "list_messages",
+    "list_messages_async",
     "pause_schedule_async",
     "resume_schedule_async",
     "trigger_schedule_async",

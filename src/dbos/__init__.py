@@ -86,6 +86,7 @@ from .serialization import DBOSPortableJSONSerializer, Serializer, WorkflowSeria
 from .types import (
     DuplicationPolicy,
     KafkaMessage,
+    MessageInfo,
     SendMessage,
     StepInfo,
     VersionInfo,
@@ -114,6 +115,7 @@ __all__ = [
     "EnqueueItem",
     "EnqueueOptions",
     "KafkaMessage",
+    "MessageInfo",
     "PortableWorkflowError",
     "Queue",
     "ScheduleInput",

@@ -13,6 +13,7 @@ from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync, c
 from .runtime import (
     blocking,
     check_ids,
+    check_page,
     check_unsharded,
     engine_for_async,
     engine_here,
@@ -77,9 +78,7 @@ def step_listing(
     """
     check_unsharded(shard_key)
     check_ids(workflow_id)
-    for argument, value in (("limit", limit), ("offset", offset)):
-        if value is not None and (type(value) is not int or not 0 <= value < 2**31):
-            raise ValueError(f"{argument} must be a whole number from 0 on, not {value!r}")
+    check_page(limit, offset)
     if not isinstance(load_output, bool):
         raise ValueError(f"load_output must be True or False, not {load_output!r}")
     return steps_plan(core, workflow_id, load_output, limit, offset)

@@ -36,6 +36,7 @@ from ..types import (
     QueueConfig,
     Rewind,
     Schedule,
+    SentMessage,
     StepRecord,
     StoredMessage,
     StoredValue,
@@ -257,6 +258,20 @@ class Store(Protocol):
 
     def find_messages(self, workflow_id: str, topic: str, limit: int) -> list[StoredMessage]:
         """The oldest messages that wait for a workflow under a topic, in the order in which they are received."""
+        ...
+
+    def list_messages(
+        self,
+        workflow_id: str,
+        topics: Sequence[str] | None,
+        is_received: bool | None,
+        *,
+        load_message: bool,
+        limit: int | None,
+        offset: int | None,
+        timeout_seconds: float | None,
+    ) -> list[SentMessage]:
+        """The messages to a workflow as they were sent, waiting or received; DBOSQueryTimeoutError."""
         ...
 
     def find_filled_mailboxes(self, wanted: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

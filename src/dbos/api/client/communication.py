@@ -11,7 +11,7 @@ from ...engine.stream_reading import END
 from ...serialization import WorkflowSerializationFormat
 from ...types import SendMessage
 from ..events import event_lookup, events_lookup
-from ..messages import bulk_sending, check_message, checked_messages
+from ..messages import bulk_sending, check_message, checked_messages, message_listing
 from ..streams import stream_offset_lookup, stream_reader
 from .session import Session, blocking, twin
 
@@ -52,7 +52,7 @@ def _send(
 
 
 class CommunicationMethods:
-    """Messages, events and streams of a client."""
+    """Messages, events and streams, through a client."""
 
     _session: Session
 
@@ -60,6 +60,8 @@ class CommunicationMethods:
     send_async = twin("send", _send)
     send_bulk = blocking("send_bulk", bulk_sending)
     send_bulk_async = twin("send_bulk", bulk_sending)
+    list_messages = blocking("list_messages", message_listing)
+    list_messages_async = twin("list_messages", message_listing)
     get_event = blocking("get_event", event_lookup)
     get_event_async = twin("get_event", event_lookup)
     get_all_events = blocking("get_all_events", events_lookup)
