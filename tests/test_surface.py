@@ -83,12 +83,15 @@ OURS_IN_DBOS = {
 OURS_IN_CLIENT = {
     "backfill_schedule_async",
     "destroy_async",
+    "enqueue_in_transaction_async",
     "get_all_events",
     "get_all_events_async",
     "list_messages",
     "list_messages_async",
     "pause_schedule_async",
     "resume_schedule_async",
+    "send_bulk_in_transaction_async",
+    "send_in_transaction_async",
     "trigger_schedule_async",
 }
 # `with` is offered where the list has no context manager.

@@ -109,6 +109,49 @@ class CommunicationMethods:
         """Send many messages in a transaction of yours; see `send_in_transaction` and `send_bulk`."""
         self._send_within(conn_or_session, checked_messages(messages), serialization_type, send_to_forks)
 
+    async def send_in_transaction_async(
+        self,
+        conn_or_session: Any,
+        destination_id: str,
+        message: Any,
+        topic: str | None = None,
+        idempotency_key: str | None = None,
+        *,
+        serialization_type: WorkflowSerializationFormat | None = DEFAULT,
+        send_to_forks: bool = False,
+        shard_key: str | None = None,
+    ) -> None:
+        """As `send_in_transaction`, on a SQLAlchemy AsyncConnection or AsyncSession."""
+        sent = SendMessage(destination_id, message, topic, idempotency_key, shard_key)
+        check_message(sent)
+        await self._send_within_async(conn_or_session, [sent], serialization_type, send_to_forks)
+
+    async def send_bulk_in_transaction_async(
+        self,
+        conn_or_session: Any,
+        messages: list[SendMessage],
+        *,
+        serialization_type: WorkflowSerializationFormat | None = DEFAULT,
+        send_to_forks: bool = False,
+    ) -> None:
+        """As `send_bulk_in_transaction`, on a SQLAlchemy AsyncConnection or AsyncSession."""
+        await self._send_within_async(conn_or_session, checked_messages(messages), serialization_type, send_to_forks)
+
+    async def _send_within_async(
+        self,
+        conn_or_session: Any,
+        messages: list[SendMessage],
+        serialization_type: WorkflowSerializationFormat | None,
+        send_to_forks: bool,
+    ) -> None:
+        from ...storage.caller_transaction import on_sync_connection
+
+        await self._session.open_async()
+        await on_sync_connection(
+            conn_or_session,
+            lambda connection: self._send_within(connection, messages, serialization_type, send_to_forks),
+        )
+
     def _send_within(
         self,
         conn_or_session: Any,

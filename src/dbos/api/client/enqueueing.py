@@ -116,7 +116,7 @@ class EnqueueMethods:
         """Put a workflow on a queue in a transaction of yours: it exists if and when that commits.
 
         Nothing is begun, committed, rolled back or tried again here; the database's errors come out as SQLAlchemy
-        raises them. From async code use `run_sync` of the connection: it gives the sync one to a function of yours.
+        raises them.
 
         Args:
             conn_or_session: A SQLAlchemy Connection or Session on the system database.
@@ -144,3 +144,15 @@ class EnqueueMethods:
         connection = connection_of(conn_or_session)
         workflow_id = enqueue_within(core, connection, make_record, merged.workflow_id, merged.reject)
         return ClientHandle(self._session, workflow_id)
+
+    async def enqueue_in_transaction_async(
+        self, conn_or_session: Any, options: EnqueueOptions, *args: Any, **kwargs: Any
+    ) -> ClientAsyncHandle[Any]:
+        """As `enqueue_in_transaction`, on a SQLAlchemy AsyncConnection or AsyncSession."""
+        from ...storage.caller_transaction import on_sync_connection
+
+        await self._session.open_async()
+        handle = await on_sync_connection(
+            conn_or_session, lambda connection: self.enqueue_in_transaction(connection, options, *args, **kwargs)
+        )
+        return ClientAsyncHandle(self._session, handle.workflow_id)
