@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +10,12 @@ from ...engine.enqueueing import check_options, enqueue_named_plan, enqueue_with
 from ...engine.plans import Plan
 from ...error import DBOSException
 from ...logs import logger
-from ..enqueueing import EnqueueOptions, check_queue_name, merge, named_target
+from ..enqueueing import KNOWN_OPTIONS, EnqueueOptions, check_queue_name, merge, named_target, no_such_option
 from .handles import ClientAsyncHandle, ClientHandle
 from .session import Session
 
 if TYPE_CHECKING:
     from ...engine.core import Core
-
-
-KNOWN_OPTIONS = frozenset(EnqueueOptions.__required_keys__ | EnqueueOptions.__optional_keys__)
 
 
 def given_options(options: Any) -> dict[str, Any]:
@@ -42,9 +38,7 @@ def given_options(options: Any) -> dict[str, Any]:
                 "decides how often a workflow is recovered"
             )
         else:
-            close = difflib.get_close_matches(str(key), KNOWN_OPTIONS, n=1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"Options are {', '.join(sorted(KNOWN_OPTIONS))}."
-            raise DBOSException(f"There is no enqueue option {key!r}. {hint}")
+            raise DBOSException(no_such_option(key))
     name = given["workflow_name"]
     if not isinstance(name, str) or not name:
         raise DBOSException(f"A workflow name is a non-empty text, not {name!r}")
