@@ -95,7 +95,10 @@ class MessageOperations:
             asked["received" if is_received else "waiting"] = True
         first = (workflow_id, ALL if limit is None else limit, offset or 0, load_message)
         rows = self._db.look_up("list_messages", first, asked, timeout_seconds)
-        return [SentMessage(*(*row[:5], bool(row[5]), row[6])) for row in rows]
+        return [
+            SentMessage(message_id, topic, text, format_name, created_at_ms, bool(is_received), received_by)
+            for message_id, topic, text, format_name, created_at_ms, is_received, received_by in rows
+        ]
 
     def _answer_to_sending(self, record: MessagesSent) -> Answer:
         if record.workflow_id is not None:
