@@ -256,7 +256,9 @@ class Payloads:
             return text, name
         more: dict[str, Any] = {} if name == PORTABLE else _parts_of(error)
         envelope = {
-            "name": _storable_text(error.name if isinstance(error, PortableWorkflowError) else type(error).__name__),
+            "name": _storable_text(
+                str(error.name) if isinstance(error, PortableWorkflowError) else type(error).__name__
+            ),
             "message": _storable_text(text_of(error)),
             "code": None,
         }
@@ -482,11 +484,11 @@ def _parts_of(error: BaseException) -> dict[str, Any]:
         return {"code": error.code, "data": error.data}
     if not isinstance(error, DBOSException) or getattr(error_classes, type(error).__name__, None) is not type(error):
         return {}
-    _, arguments, *state = error.__reduce__()
-    parts = [list(arguments), *state]
     try:
+        _, arguments, *state = error.__reduce__()
+        parts = [list(arguments), *state]
         return {"data": {_PARTS: parts}} if json.loads(json.dumps(parts)) == parts else {}
-    except (TypeError, ValueError):
+    except Exception:
         return {}
 
 

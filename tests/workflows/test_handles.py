@@ -415,6 +415,7 @@ def test_a_wait_for_a_result_can_be_limited(app: type[DBOS], flavour: str) -> No
                     ask(timeout_seconds=seconds)
             assert isinstance(late.value, DBOSResultTimeoutError)
             assert (late.value.workflow_id, late.value.timeout_seconds) == (workflow_id, seconds)
+    assert live._completion._waiters == []  # type: ignore[attr-defined]
     gate.open()
     for patience in (None, 60, float("inf")):
         assert asyncio.run(all_async(workflow_id, patience)) == [7, 7]

@@ -54,6 +54,12 @@ class Completion:
                 self._waiters.append(waiter)
         return waiter
 
+    def forget(self, waiter: Waiter) -> None:
+        """Who watched has gone."""
+        with self._lock:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
     def result(self) -> Any:
         if self.error is not None:
             raise self.error

@@ -288,6 +288,7 @@ def await_completion(
                 yield Wait(waiter, until_ms)
             waiting.check()
         if limit is not None and not completion.done:
+            completion.forget(waiter)
             raise DBOSResultTimeoutError(workflow_id, limit.seconds)
     return completion.result()
 
