@@ -590,13 +590,16 @@ def test_a_deadline_is_inherited_unless_a_timeout_is_given(app: type[DBOS], data
 # --- what the rules say of the edges
 
 
-def test_an_option_that_is_none_or_unknown_counts_as_unset(app: type[DBOS], database_url: str) -> None:
-    """03 R30."""
+def test_an_option_that_is_none_or_unknown_counts_as_unset(
+    app: type[DBOS], database_url: str, dbos_log: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """03 R30, 04 12.16: an unknown one with a warning."""
     declare_echo()
-    options: Any = {"workflow_name": "echo", "queue_name": NOWHERE, "priority": None, "workflow_id": None, "other": 1}
+    options: Any = {"workflow_name": "echo", "queue_name": NOWHERE, "priority": None, "workflow_id": None, "priorty": 1}
     with SetEnqueueOptions(priority=4):
         handle = DBOS.enqueue_workflow_with_options(options, 1)
     assert status_row(database_url, handle.workflow_id)["priority"] == 4
+    assert "There is no enqueue option 'priorty'. Did you mean 'priority'?" in caplog.text
 
 
 def test_the_delay_counts_from_when_the_options_are_made(app: type[DBOS], database_url: str) -> None:

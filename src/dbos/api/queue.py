@@ -12,6 +12,7 @@ from ..engine.plans import Plan, Read
 from ..engine.running_loop import running_loop
 from ..error import DBOSException
 from ..logs import logger
+from ..storage.once import Once
 from ..storage.store import Store
 from ..types import QueueConfig, RateLimit
 from .enqueueing import EnqueueCalls
@@ -187,7 +188,8 @@ class Queue:
             changed = dataclasses.replace(found, **{field: value})
             check_numbers(changed)
             check(changed, FIRST_CHECKS + OTHER_CHECKS, field)
-            if ask(self._host, lambda store: store.update_queue(changed, core.clock.now_ms())):
+            once = Once()
+            if ask(self._host, lambda store: store.update_queue(changed, core.clock.now_ms(), once=once)):
                 warn_of_other_owner(self._host, name, found.application_name, f"changed ({field})")
                 break
         core.note_reconfigured()
