@@ -123,6 +123,13 @@ def measure_floor(backend: Backend, scale: float) -> Record:
         return run_child(ours_python(), "floor.py", url, "--json", "--scale", str(scale))
 
 
+def measure_workflow_floor(workload: str, backend: Backend, count: int) -> Record:
+    with backend.fresh_database() as url:
+        run_child(ours_python(), "workloads.py", "create_schema", url, "--json")
+        backend.settle()
+        return run_child(ours_python(), "workflow_floor.py", workload, url, "--count", str(count), "--json")
+
+
 def measure_absurd(python: str, workload: str, backend: Backend, scale: float) -> Record:
     with backend.fresh_database() as url:
         absurdctl = Path(python).with_name("absurdctl")

@@ -90,6 +90,28 @@ def enqueue_callers(database_url: str, options: argparse.Namespace) -> dict[str,
     return without_steps(watch, options.count)
 
 
+def enqueue_tasks(database_url: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One after the other, by each of 16 tasks of one event loop."""
+    configure(database_url, options.executor, serve=False)
+
+    async def enqueue_all(numbers: range) -> None:
+        left = iter(numbers)
+
+        async def caller() -> None:
+            for i in left:
+                await DBOS.enqueue_workflow_async(QUEUE, one_step, i)
+
+        await asyncio.gather(*[caller() for _ in range(CALLERS)])
+
+    async def timed() -> Stopwatch:
+        await enqueue_all(range(WARM_UP))
+        with Stopwatch() as watch:
+            await enqueue_all(range(options.count))
+        return watch
+
+    return without_steps(asyncio.run(timed()), options.count)
+
+
 def enqueue_bulk(database_url: str, options: argparse.Namespace) -> dict[str, Any]:
     """All at once, in the fastest way that the package documents."""
     configure(database_url, options.executor, serve=False)
@@ -192,7 +214,7 @@ def idle(database_url: str, options: argparse.Namespace) -> dict[str, Any]:
 
 WORKLOADS = {
     workload.__name__: workload
-    for workload in (enqueue_one, enqueue_callers, enqueue_bulk, prepare, serve, latency, idle)
+    for workload in (enqueue_one, enqueue_callers, enqueue_tasks, enqueue_bulk, prepare, serve, latency, idle)
 }
 
 

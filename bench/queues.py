@@ -34,6 +34,7 @@ class QueueRow(NamedTuple):
 ROWS = {
     "enqueue_one": QueueRow("enqueue, one caller", (2.5, 2.5), 2_000, 300),
     "enqueue_callers": QueueRow("enqueue, 16 callers", (10, 10), 8_000, 500),
+    "enqueue_tasks": QueueRow("enqueue, 16 async callers", (10, 10), 8_000, 500),
     "enqueue_bulk": QueueRow("enqueue many at once", (30, 30), 20_000, 1_000),
     "drain_1": QueueRow("drain one-step workflows, 1 process", (25, 25), 10_000, 400, workers=1),
     "drain_2": QueueRow("drain one-step workflows, 2 processes", (10, 10), 10_000, 400, workers=2),

@@ -30,6 +30,7 @@ from measure import (
     measure_floor,
     measure_import_ms,
     measure_recovery,
+    measure_workflow_floor,
     measure_workload,
     version_of,
 )
@@ -60,6 +61,8 @@ COMPARED: dict[str, tuple[str, str, float, float]] = {
     **{name: (row.title, row.unit, *row.targets) for name, row in talk.ROWS.items()},
 }
 EXTRAS = ("import", "floor", "absurd", *queues.TABLES, *talk.TABLES)
+# What is measured with the bare driver too, and how often.
+WORKFLOW_FLOORS = {"one_step": 500, "enqueue_callers": 8_000, "enqueue_bulk": 20_000}
 IMPORT_TARGET_MS = 120
 IMPORT_RUNS = 7
 QUICK_SCALE = 0.2
@@ -87,6 +90,7 @@ def main() -> int:
             grids.append(import_grid(ours, incumbent))
         if "floor" in options.only:
             grids.append(floor_grid(backends, comparisons, rounds, scale))
+            grids.append(workflow_floor_grid(backends, comparisons, rounds, scale))
         if "absurd" in options.only:
             grids += [absurd_grid(b, comparisons, rounds, scale) for b in backends if b.name == "postgres"]
         sides = {"ours": ours, "incumbent": incumbent}
@@ -222,6 +226,38 @@ def floor_grid(backends: list[Backend], comparisons: list[Comparison], rounds: i
     return grid
 
 
+def workflow_floor_grid(backends: list[Backend], comparisons: list[Comparison], rounds: int, scale: float) -> Grid:
+    """How fast whole workflows could be written, and how many times as fast as the incumbent that would be."""
+    grid = Grid(
+        "The floor of whole workflows: their rows with the bare driver",
+        ["workload", "database", "floor per s", "ours per s", "share of the floor", "floor / incumbent"],
+        notes=[
+            "One step: three commits in a row. 16 callers: threads that hand their row to one that commits what has "
+            "come. At once: one transaction. No ids are made, no values pickled, nothing is checked."
+        ],
+    )
+    for workload, count in WORKFLOW_FLOORS.items():
+        for backend in backends:
+            try:
+                records = [measure_workflow_floor(workload, backend, int(count * scale)) for _ in range(rounds)]
+            except BenchError as error:
+                grid.notes.append(f"{COMPARED[workload][0]}, {BACKEND_TITLES[backend.name]}: {error}")
+                continue
+            floor = records[0]["operations"] / median(record["seconds"] for record in records)
+            ours, incumbent = (rate_of(comparisons, workload, backend.name, side) for side in ("ours", "incumbent"))
+            grid.rows.append(
+                [
+                    COMPARED[workload][0],
+                    BACKEND_TITLES[backend.name],
+                    number(floor),
+                    number(ours),
+                    NOTHING if ours is None else f"{ours / floor:.0%}",
+                    NOTHING if incumbent is None else f"{number(floor / incumbent)}x",
+                ]
+            )
+    return grid
+
+
 def absurd_grid(backend: Backend, comparisons: list[Comparison], rounds: int, scale: float) -> Grid:
     grid = Grid(
         f"Against Absurd ({', '.join(ABSURD_REQUIREMENTS)}), Postgres",
@@ -255,9 +291,9 @@ def absurd_row(workload: str, records: list[Record], ours: float | None) -> list
     return [title, unit, number(ours), number(rate), ratio, number(p50), number(p99)]
 
 
-def rate_of(comparisons: list[Comparison], workload: str, backend: str) -> float | None:
-    """What ours reached in this run; None if that workload was left out or failed."""
-    return next((c.rate("ours") for c in comparisons if (c.workload, c.backend) == (workload, backend)), None)
+def rate_of(comparisons: list[Comparison], workload: str, backend: str, side: str = "ours") -> float | None:
+    """What a side reached in this run; None if that workload was left out or failed."""
+    return next((c.rate(side) for c in comparisons if (c.workload, c.backend) == (workload, backend)), None)
 
 
 def save(options: argparse.Namespace, facts: list[str], grids: list[Grid], comparisons: list[Comparison]) -> None:

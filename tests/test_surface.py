@@ -56,9 +56,13 @@ OURS: dict[str, set[str]] = {
     "create_schedule": {"overlap", "catch_up"},
     "create_schedule_async": {"overlap", "catch_up"},
     "ScheduleInput": {"overlap", "catch_up"},
+    "get_result": {"timeout_seconds"},
+    "get_result_async": {"timeout_seconds"},
     "get_event": {"default", "while_active"},
     "get_event_async": {"default", "while_active"},
     "workflow": {"stored_result"},
+    "write_stream": {"must_be_open"},
+    "write_stream_async": {"must_be_open"},
     "recv": {"default"},
     "recv_async": {"default"},
     "WorkflowSchedule": {"overlap", "catch_up", "problem"},
@@ -68,15 +72,26 @@ OURS: dict[str, set[str]] = {
     "list_queued_workflows_async": {"after"},
 }
 # What we offer beyond the list.
-OURS_EXPORTED = {"EnqueueItem"}
-OURS_IN_DBOS = {"destroy_async", "enqueue_workflows", "enqueue_workflows_async"}
+OURS_EXPORTED = {"EnqueueItem", "MessageInfo"}
+OURS_IN_DBOS = {
+    "destroy_async",
+    "enqueue_workflows",
+    "enqueue_workflows_async",
+    "list_messages",
+    "list_messages_async",
+}
 OURS_IN_CLIENT = {
     "backfill_schedule_async",
     "destroy_async",
+    "enqueue_in_transaction_async",
     "get_all_events",
     "get_all_events_async",
+    "list_messages",
+    "list_messages_async",
     "pause_schedule_async",
     "resume_schedule_async",
+    "send_bulk_in_transaction_async",
+    "send_in_transaction_async",
     "trigger_schedule_async",
 }
 # `with` is offered where the list has no context manager.

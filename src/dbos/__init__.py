@@ -9,7 +9,7 @@ Where things are. Imports run downwards only.
                   schedules    run workflows at the times of a cron expression
                   debouncing   one run for many calls
                   enqueueing   put workflows on queues;  bulk: many at once;  queues: their limits
-                  messages     send to workflows, receive;  events: publish values
+                  messages     send to workflows, receive, list;  events: publish values
                   kafka        a workflow for each message
                   steps        run_step, reserved step ids
                   calls        sleep, patches
@@ -88,6 +88,7 @@ from .serialization import DBOSPortableJSONSerializer, Serializer, WorkflowSeria
 from .types import (
     DuplicationPolicy,
     KafkaMessage,
+    MessageInfo,
     SendMessage,
     StepInfo,
     VersionInfo,
@@ -116,6 +117,7 @@ __all__ = [
     "EnqueueItem",
     "EnqueueOptions",
     "KafkaMessage",
+    "MessageInfo",
     "PortableWorkflowError",
     "Queue",
     "ScheduleInput",

@@ -29,8 +29,10 @@ __all__ = [
     "DBOSQueryTimeoutError",
     "DBOSQueueDeduplicatedError",
     "DBOSRecoveryError",
+    "DBOSResultTimeoutError",
     "DBOSStepNondeterminismError",
     "DBOSStepTimeoutError",
+    "DBOSStreamClosedError",
     "DBOSStreamEndedError",
     "DBOSStreamNondeterminismError",
     "DBOSStreamTimeoutError",
@@ -415,6 +417,33 @@ class DBOSStreamEndedError(DBOSStreamTimeoutError):
         super().__init__(workflow_id, key, timeout_seconds)
         self.message += ": it has ended before"
         self.args = (self.message,)
+
+
+class DBOSResultTimeoutError(DBOSException, TimeoutError):
+    """A workflow has not ended within the time that somebody waited for its result; it goes on.
+
+    Attributes: `workflow_id`, `timeout_seconds`.
+    """
+
+    _arguments = ("workflow_id", "timeout_seconds")
+
+    def __init__(self, workflow_id: str, timeout_seconds: float) -> None:
+        self.workflow_id = workflow_id
+        self.timeout_seconds = timeout_seconds
+        super().__init__(f"Workflow {workflow_id} has not ended within {timeout_seconds:g} seconds; it goes on")
+
+
+class DBOSStreamClosedError(DBOSException):
+    """A value was not written, since its stream was closed before. Attributes: `workflow_id`, `key`."""
+
+    _arguments = ("workflow_id", "key")
+
+    def __init__(self, workflow_id: str, key: str) -> None:
+        self.workflow_id = workflow_id
+        self.key = key
+        super().__init__(
+            f"Stream {key} of workflow {workflow_id} was closed: readers have stopped there, so nothing more is written"
+        )
 
 
 class DBOSStreamNondeterminismError(DBOSException):

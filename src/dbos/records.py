@@ -233,9 +233,13 @@ class MessageConsumed:
 
 @dataclass(slots=True)
 class StreamEnd:
-    """How far a stream reaches, as the execution that writes it knows; `top` is its last offset, None if not known."""
+    """The end of a stream, as the execution that writes it knows: its last offset, and whether it was closed.
+
+    None is not known.
+    """
 
     top: int | None = None
+    is_closed: bool | None = None
 
 
 @dataclass(slots=True)

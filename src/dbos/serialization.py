@@ -24,6 +24,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from . import error as error_classes
 from .error import DBOSException, DBOSInitializationError, DBOSMaxStepRetriesExceeded, PortableWorkflowError
 from .portable import PortableRules, text_of
 from .unpickling import read_pickle, reader_of
@@ -240,7 +241,8 @@ class Payloads:
         An exception that cannot be stored, or could not be read back, is replaced by the nearest thing that
         can: the same class with replaced attempts for `DBOSMaxStepRetriesExceeded`, else an `Exception` with
         the text "Class: message", else (a serializer that cannot store exceptions at all) a mapping of name and
-        message in the same format, else that mapping as portable JSON.
+        message in the same format, from which errors of this library are made anew, else that mapping as portable
+        JSON.
         """
         name = self.configured_name if format_name is None else format_name
         text = self._encode_readable(error, name)
@@ -252,19 +254,31 @@ class Payloads:
             text = self._encode_readable(_stand_in(error), name)
         if text is not None:
             return text, name
+        more: dict[str, Any] = {} if name == PORTABLE else _parts_of(error)
         envelope = {
-            "name": _storable_text(type(error).__name__),
+            "name": _storable_text(
+                str(error.name) if isinstance(error, PortableWorkflowError) else type(error).__name__
+            ),
             "message": _storable_text(text_of(error)),
             "code": None,
         }
-        try:
-            # Readers expect the format that the row names: most serializers without exceptions know mappings.
-            text = self.encode_value(envelope, name)
-            if isinstance(self.decode_error(text, name), PortableWorkflowError):
+        # Readers expect the format that the row names: most serializers without exceptions know mappings.
+        for attempt in ({**envelope, **more}, envelope):
+            text = self._encode_envelope(attempt, name)
+            if text is not None:
                 return text, name
-        except Exception as problem:
-            logger.warning("Serializer %s cannot store the error %r, nor its text: %s", name, error, problem)
+        logger.warning("Serializer %s cannot store the error %s, nor its text", name, envelope["name"])
         return self.encode_value(envelope, PORTABLE), PORTABLE
+
+    def _encode_envelope(self, envelope: dict[str, Any], name: str) -> str | None:
+        """The text of an error as a mapping, if it can be read back as one."""
+        try:
+            text = self.encode_value(envelope, name)
+            restored = self.decode_error(text, name)
+        except Exception:
+            return None
+        is_restored = envelope["name"] in (type(restored).__name__, getattr(restored, "name", None))
+        return text if is_restored and str(restored) == envelope["message"] else None
 
     def decode_error(self, text: str, format_name: str | None) -> BaseException:
         """The exception for a stored text; always a `PortableWorkflowError` in the portable format.
@@ -283,6 +297,9 @@ class Payloads:
         if isinstance(value, BaseException):
             return value
         if isinstance(value, Mapping) and {"name", "message"} <= value.keys():
+            own = _made_of(value["name"], value.get("data"))
+            if own is not None:
+                return own
             return PortableWorkflowError(value["message"], value["name"], value.get("code"), value.get("data"))
         # Serializers that know no exceptions return what they made of one; it is still the error of this
         # workflow.
@@ -455,6 +472,39 @@ def _check_size(text: str) -> None:
 
 def _stand_in(error: BaseException) -> Exception:
     return Exception(f"{type(error).__name__}: {text_of(error)}")
+
+
+# Marks the parts of an error of this library in the mapping that stands for it.
+_PARTS = "dbos_error_parts"
+
+
+def _parts_of(error: BaseException) -> dict[str, Any]:
+    """What an error of this library is made of besides name and message, as plain data; empty for others."""
+    if isinstance(error, PortableWorkflowError):
+        return {"code": error.code, "data": error.data}
+    if not isinstance(error, DBOSException) or getattr(error_classes, type(error).__name__, None) is not type(error):
+        return {}
+    try:
+        _, arguments, *state = error.__reduce__()
+        parts = [list(arguments), *state]
+        return {"data": {_PARTS: parts}} if json.loads(json.dumps(parts)) == parts else {}
+    except Exception:
+        return {}
+
+
+def _made_of(name: Any, data: Any) -> DBOSException | None:
+    """An error of this library, made anew of its parts."""
+    cls = getattr(error_classes, name, None) if isinstance(name, str) else None
+    if not isinstance(data, Mapping) or not isinstance(cls, type) or not issubclass(cls, DBOSException):
+        return None
+    try:
+        arguments, *state = data[_PARTS]
+        made = cls(*arguments)
+        for attributes in state:
+            vars(made).update(attributes)
+    except Exception:
+        return None
+    return made
 
 
 def _storable_text(text: str) -> str:

@@ -106,6 +106,28 @@ class StepInfo(TypedDict):
     completed_at_epoch_ms: int | None
 
 
+class MessageInfo(TypedDict):
+    """One message that was sent to a workflow, as `DBOS.list_messages` returns it.
+
+    Attributes:
+        message_id: Its id; of a message with an idempotency key `<key>::<workflow id>`.
+        topic: None is no topic.
+        message: What was sent; None if it was not asked for, the stored text if it cannot be read.
+        created_at_epoch_ms: When it was sent. Messages of a workflow and topic are received in this order.
+        received: Whether it was received; else it waits.
+        received_by_function_id: The id of the step that received it, if that is known.
+        problem: Why the workflow cannot receive it, or not as what was sent; None if all is well.
+    """
+
+    message_id: str
+    topic: str | None
+    message: Any
+    created_at_epoch_ms: int
+    received: bool
+    received_by_function_id: int | None
+    problem: str | None
+
+
 class VersionInfo(TypedDict):
     """One registered version of an application. Times are in milliseconds since the epoch."""
 
@@ -227,6 +249,13 @@ class ClaimedWorkflow:
     partition_key: str | None = None
     # Whether it may have recorded steps: it was begun before, or made with some.
     has_steps: bool = True
+
+
+class Claimed(list[ClaimedWorkflow]):
+    """What one claim has taken, in order."""
+
+    # Whether it has passed over workflows that it would have taken, since somebody else was changing them.
+    has_passed_over = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +396,18 @@ class StoredMessage(NamedTuple):
     message_id: str
     text: str
     serialization: str | None
+
+
+class SentMessage(NamedTuple):
+    """A message that waits or was received, as it is stored; `text` is None if it was not asked for."""
+
+    message_id: str
+    topic: str | None
+    text: str | None
+    serialization: str | None
+    created_at_ms: int
+    is_received: bool
+    received_by: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
 
-from dbos import DBOS, DBOSClient
+from dbos import DBOS, DBOSClient, SendMessage
 from dbos.error import (
     DBOSConflictingWorkflowError,
     DBOSException,
@@ -172,6 +172,52 @@ async def test_async_code_bridges_to_the_sync_connection(client: DBOSClient, bac
         handle = await connection.run_sync(lambda sync: client.enqueue_in_transaction(sync, OPTIONS, 1))
     await engine.dispose()
     assert handle.get_status().status == "ENQUEUED"
+
+
+@pytest.mark.parametrize("backend", ["postgres"])
+@pytest.mark.parametrize("kind", ["connection", "session"])
+async def test_a_transaction_of_async_code_takes_everything(
+    client: DBOSClient, backend: str, database_url: str, kind: str
+) -> None:
+    """04 section 12.20: committed together or not at all."""
+    pytest.importorskip("greenlet")
+    from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+    engine = create_async_engine(sqlalchemy_url(database_url))
+
+    async def enqueue_and_send(transaction: Any) -> str:
+        handle = await client.enqueue_in_transaction_async(transaction, OPTIONS, 1)
+        await client.send_in_transaction_async(transaction, "w1", "one", "t", "key")
+        await client.send_bulk_in_transaction_async(transaction, [SendMessage("w1", "two", "t")])
+        with pytest.raises(DBOSNonExistentWorkflowError):
+            await client.send_in_transaction_async(transaction, "absent", "one")
+        return handle.workflow_id
+
+    def begin() -> Any:
+        return engine.connect() if kind == "connection" else AsyncSession(engine)
+
+    async with begin() as transaction:
+        await enqueue_and_send(transaction)
+        await transaction.rollback()
+    assert await client.list_workflows_async() == []
+    async with begin() as transaction:
+        assert await enqueue_and_send(transaction) == "w1"
+        await transaction.commit()
+    await engine.dispose()
+    (found,) = await client.list_workflows_async()
+    assert found.status == "ENQUEUED"
+    assert [m["message"] for m in await client.list_messages_async("w1")] == ["one", "two"]
+
+
+async def test_a_sync_connection_is_refused_in_async_code(client: DBOSClient, engine: sqlalchemy.Engine) -> None:
+    with engine.connect() as connection:
+        for call in (
+            client.enqueue_in_transaction_async(connection, OPTIONS),
+            client.send_in_transaction_async(connection, "w", 1),
+            client.send_bulk_in_transaction_async(connection, []),
+        ):
+            with pytest.raises(DBOSException, match="AsyncConnection or AsyncSession, not as Connection"):
+                await call
 
 
 @pytest.mark.parametrize("backend", ["sqlite"])

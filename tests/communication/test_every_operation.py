@@ -20,6 +20,7 @@ OPERATIONS: dict[str, tuple[str, Callable[[], Any]]] = {
     "send": ("DBOS.send", lambda: DBOS.send("r", 1)),
     "send_bulk": ("DBOS.send_bulk", lambda: DBOS.send_bulk([SendMessage("r", 1)])),
     "recv": ("DBOS.recv", lambda: DBOS.recv(timeout_seconds=0)),
+    "list_messages": ("DBOS.listMessages", lambda: DBOS.list_messages("r")),
     "set_event": ("DBOS.setEvent", lambda: DBOS.set_event("k", 1)),
     "get_event": ("DBOS.getEvent", lambda: DBOS.get_event("r", "k", 0)),
     "get_all_events": ("DBOS.get_events", lambda: DBOS.get_all_events("r")),

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from dbos import DBOS, SetWorkflowID, WorkflowSerializationFormat
-from dbos.error import DBOSException
+from dbos.engine.streams import WRITE_STREAM
+from dbos.error import DBOSException, DBOSStreamClosedError
 from tests.communication.streaming import MARKER, entries, write
 from tests.helpers import replay, rows, step_names, step_rows
 
@@ -128,6 +129,77 @@ def test_writing_after_a_close_is_stored_and_warned_about(
     warnings = [record.getMessage() for record in caplog.records if "after closing it" in record.getMessage()]
     assert len(warnings) == 1
     assert "stream 'k'" in warnings[0]
+
+
+@pytest.mark.parametrize("flavour", ["sync", "async", "sync step", "async step"])
+@pytest.mark.parametrize("steps_until", [None, 2, 3])
+def test_a_write_to_a_closed_stream_can_be_refused(
+    app: type[DBOS], config: Config, database_url: str, flavour: str, steps_until: int | None
+) -> None:
+    """04 12.17: also by an execution that did not close it itself; the refusal is recorded in workflow code."""
+
+    def append(value: int) -> str:
+        try:
+            DBOS.write_stream("k", value, must_be_open=True)
+        except DBOSStreamClosedError as refused:
+            return f"{refused.workflow_id} {refused.key}"
+        return "written"
+
+    async def append_async(value: int) -> str:
+        try:
+            await DBOS.write_stream_async("k", value, must_be_open=True)
+        except DBOSStreamClosedError as refused:
+            return f"{refused.workflow_id} {refused.key}"
+        return "written"
+
+    in_step = "step" in flavour
+    step, async_step = DBOS.step(name="append")(append), DBOS.step(name="append")(append_async)
+
+    @DBOS.workflow(name="sync")
+    def workflow() -> list[str]:
+        write = step if in_step else append
+        first = write(1)
+        DBOS.close_stream("k")
+        return [first, write(2)]
+
+    @DBOS.workflow(name="async")
+    async def async_workflow() -> list[str]:
+        write = async_step if in_step else append_async
+        first = await write(1)
+        await DBOS.close_stream_async("k")
+        return [first, await write(2)]
+
+    with SetWorkflowID("w"):
+        if "async" in flavour:
+            assert asyncio.run(async_workflow()) == ["written", "w k"]
+        else:
+            assert workflow() == ["written", "w k"]
+    if steps_until is not None:
+        assert replay(config, "w", steps_until=steps_until) == ["written", "w k"]
+    assert [(row[1], row[2] == MARKER) for row in entries(database_url)] == [(0, False), (1, True)]
+    last = step_rows(database_url, "w")[-1]
+    assert (last["function_name"], last["error"] is None) == (("append", True) if in_step else (WRITE_STREAM, False))
+
+
+def test_a_stream_stays_closed_whatever_was_written_behind_its_end(
+    app: type[DBOS], config: Config, database_url: str
+) -> None:
+    """04 R304: readers have stopped at the first marker."""
+
+    @DBOS.workflow()
+    def workflow() -> str:
+        DBOS.close_stream("k")
+        DBOS.write_stream("k", 1)
+        try:
+            DBOS.write_stream("k", 2, must_be_open=True)
+        except DBOSStreamClosedError:
+            return "refused"
+        return "written"
+
+    with SetWorkflowID("w"):
+        assert workflow() == "refused"
+    assert replay(config, "w", steps_until=2) == "refused"
+    assert [row[1] for row in entries(database_url)] == [0, 1]
 
 
 def test_a_value_that_cannot_be_stored_leaves_nothing(app: type[DBOS], database_url: str) -> None:

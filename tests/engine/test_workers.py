@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -278,3 +279,26 @@ async def test_after_stopping_no_thread_is_given(loops: Loops) -> None:
     loops.stop(1)
     with pytest.raises(EngineStopped):
         await loops.in_thread(int)
+
+
+async def test_a_task_whose_blocking_call_is_dropped_when_stopping_does_not_look_cancelled(loops: Loops) -> None:
+    """A web server would write that it was cancelled, with a traceback, and not answer its client."""
+    loops._threads = ThreadPoolExecutor(1)
+    began, may_end = threading.Event(), threading.Event()
+
+    def occupy() -> None:
+        began.set()
+        assert may_end.wait(PATIENCE_SECONDS)
+
+    first = asyncio.create_task(loops.in_thread(occupy))
+    waiting, cancelled = (asyncio.create_task(loops.in_thread(int)) for _ in range(2))
+    while not began.is_set():
+        await asyncio.sleep(0.001)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    loops.stop(1)
+    with pytest.raises(EngineStopped):
+        await asyncio.wait_for(waiting, PATIENCE_SECONDS)
+    may_end.set()
+    await first

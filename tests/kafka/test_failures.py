@@ -14,7 +14,7 @@ from dbos.engine import kafka as consumers
 from dbos.error import DBOSInitializationError
 from tests.helpers import wait_until
 from tests.kafka.cluster import MockCluster
-from tests.kafka.test_consuming import declare, kafka_rows, numbered
+from tests.kafka.test_consuming import consumer_threads, declare, kafka_rows, numbered
 from tests.schedules.recording import the_engine
 
 Config = dict[str, Any]
@@ -119,6 +119,43 @@ def test_after_a_fatal_error_the_consumer_is_made_anew(
     cluster.produce(topic, [b"after"])
     assert received.wait_for(2) == [b"before", b"after"]
     assert "fatal: simulated" in caplog.text
+
+
+def test_a_broken_client_that_does_not_close_is_left_behind(
+    unlaunched: type[DBOS],
+    cluster: MockCluster,
+    topic: str,
+    kafka: Config,
+    dbos_log: None,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """03 R172: librdkafka was seen to wait for ever there, after it had left the group."""
+    monkeypatch.setattr(consumers, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(consumers, "LONGEST_CLOSE_SECONDS", 0.5)
+    handle, fatal = consumers.Consumer._handle, [FatalMessage()]
+    close, let_go = consumers.Consumer._close, threading.Event()
+
+    def with_fatal(self: consumers.Consumer, messages: Any) -> None:
+        handle(self, [*messages, fatal.pop()] if fatal else messages)
+
+    def close_and_hang(self: consumers.Consumer, client: Any) -> None:
+        close(self, client)
+        if threading.current_thread().name == "dbos-kafka-close":
+            let_go.wait()
+
+    monkeypatch.setattr(consumers.Consumer, "_handle", with_fatal)
+    monkeypatch.setattr(consumers.Consumer, "_close", close_and_hang)
+    received = declare(kafka, [topic])
+    cluster.produce(topic, [b"before"])
+    DBOS.launch()
+    assert received.wait_for(1) == [b"before"]
+    wait_until(lambda: "has not closed within 0.5 s and is left behind" in caplog.text)
+    cluster.produce(topic, [b"after"])
+    assert received.wait_for(2) == [b"before", b"after"]
+    DBOS.destroy()
+    assert consumer_threads() == []
+    let_go.set()
 
 
 def test_a_fatal_error_leaves_the_loop(app: type[DBOS], topic: str, kafka: Config) -> None:

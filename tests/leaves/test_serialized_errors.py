@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbos import serialization
+from dbos import error, serialization
 from dbos.error import DBOSException, DBOSMaxStepRetriesExceeded, DBOSWorkflowIDInUseError, PortableWorkflowError
 from dbos.serialization import Payloads, check_text
 from tests.leaves.serializers import JsonSerializer, Refusing, TwoArguments, native, with_attributes
@@ -173,3 +173,63 @@ def test_every_text_of_an_error_can_be_stored(message):
         text, used = native.encode_error_always(ValueError(message), name)
         check_text(text, "payload")
         assert isinstance(native.decode_error(text, used), Exception)
+
+
+class Named(JsonSerializer):
+    def name(self):
+        return "named"
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        error.DBOSException("m"),
+        error.DBOSException("m", 7),
+        error.DBOSInitializationError("bad"),
+        error.DBOSNonExistentWorkflowError("target", "wf"),
+        error.DBOSUnexpectedStepError("wf", 4, "charge", "charge_card"),
+        error.DBOSPatchNondeterminismError("wf", "p", "det"),
+        error.DBOSStreamEndedError("wf", "k"),
+        error.DBOSStreamClosedError("wf", "k"),
+        error.DBOSResultTimeoutError("wf", 1.5),
+        error.DBOSStepNondeterminismError("wf", 3),
+    ],
+    ids=lambda problem: type(problem).__name__,
+)
+def test_errors_of_the_library_keep_their_class_where_exceptions_cannot_be_stored(problem):
+    payloads = Payloads(Named())
+    restored = payloads.decode_error(*payloads.encode_error_always(problem))
+    assert type(restored) is type(problem)
+    assert (str(restored), vars(restored)) == (str(problem), vars(problem))
+    assert vars(pickle.loads(pickle.dumps(problem))) == vars(problem)
+
+
+def test_an_error_of_the_library_that_is_no_plain_data_keeps_name_and_text():
+    problem = DBOSMaxStepRetriesExceeded("st", 2, [ValueError("a")])
+    restored = Payloads(Named()).decode_error(*Payloads(Named()).encode_error_always(problem))
+    assert (restored.name, restored.message) == ("DBOSMaxStepRetriesExceeded", str(problem))
+
+
+@pytest.mark.parametrize(
+    ("data", "code"), [({"a": [1]}, 3), (None, None), (object(), 3), ({"dbos_error_parts": [[]]}, None)]
+)
+def test_a_portable_error_that_is_stored_again_keeps_its_name(data, code):
+    """With code and data, where they can be stored."""
+    problem = PortableWorkflowError("m", "TheName", code, data)
+    restored = Payloads(Named()).decode_error(*Payloads(Named()).encode_error_always(problem))
+    assert isinstance(restored, PortableWorkflowError)
+    assert (restored.name, restored.message) == ("TheName", "m")
+    assert (restored.code, restored.data) == ((code, data) if type(data) is not object else (None, None))
+
+
+@pytest.mark.parametrize("data", [{"dbos_error_parts": [["target"]]}, {"dbos_error_parts": 3}, {}, [1]])
+def test_parts_that_make_no_error_are_left_as_data(data):
+    text = json.dumps({"name": "DBOSNonExistentWorkflowError", "message": "m", "data": data})
+    restored = Payloads(Named()).decode_error(text, "named")
+    assert isinstance(restored, PortableWorkflowError)
+    assert (restored.name, restored.data) == ("DBOSNonExistentWorkflowError", data)
+
+
+def test_a_portable_error_with_a_name_that_is_no_text_can_be_stored():
+    text, name = Payloads(Named()).encode_error_always(PortableWorkflowError("m", None))
+    assert Payloads(Named()).decode_error(text, name).name == "None"

@@ -15,6 +15,7 @@ from dbos.engine import drivers
 from dbos.engine.core import Core
 from dbos.storage.store import StoreUnavailable
 from tests.helpers import rows, status_row, step_names
+from tests.schedules.recording import declare, far
 
 from .rows_of import add_events, add_workflow, remains
 from .sides import Side
@@ -23,8 +24,16 @@ Call = Callable[[Side], Any]
 
 CREATE_SCHEDULE = (
     "INSERT INTO workflow_schedules (schedule_id, schedule_name, workflow_name, schedule, status, context) "
-    "VALUES ('id', 'nightly', 'f', '0 0 1 1 *', 'ACTIVE', '')"
+    "VALUES ('id', 'nightly', 'f', '0 0 1 1 *', 'ACTIVE', 'gAROLg==')"
 )
+CREATE_QUEUE = "INSERT INTO queues (queue_id, name, concurrency) VALUES ('id', 'mail', 3)"
+
+
+def schedule_of(side: Side, name: str) -> dict[str, Any]:
+    """The arguments of a schedule that never fires here."""
+    workflow = {"workflow_name": "recorded"} if side.is_client else {"workflow_fn": declare()}
+    return {"schedule_name": name, "schedule": far(), **workflow}
+
 
 # How to make each change, from which status, and what somebody else does before it is tried again. Done once more, the
 # change would undo that, or would be refused.
@@ -90,10 +99,51 @@ CHANGES: dict[str, tuple[str, Call, tuple[str, ...]]] = {
         lambda side: side.pause_schedule("nightly"),
         ("UPDATE workflow_schedules SET status = 'ACTIVE'",),
     ),
+    "creation of a schedule": (
+        "SUCCESS",
+        lambda side: side.create_schedule(**schedule_of(side, "weekly")),
+        ("DELETE FROM workflow_schedules WHERE schedule_name = 'weekly'",),
+    ),
+    "applied schedules": (
+        "SUCCESS",
+        lambda side: side.apply_schedules([schedule_of(side, "nightly"), schedule_of(side, "weekly")]),
+        (
+            "UPDATE workflow_schedules SET schedule = '0 0 2 2 *' WHERE schedule_name = 'nightly'",
+            "DELETE FROM workflow_schedules WHERE schedule_name = 'weekly'",
+        ),
+    ),
+    "run of a schedule by hand": (
+        "SUCCESS",
+        lambda side: side.trigger_schedule("nightly"),
+        (
+            "DELETE FROM workflow_input WHERE workflow_uuid LIKE 'sched-nightly-%'",
+            "DELETE FROM workflow_status WHERE workflow_uuid LIKE 'sched-nightly-%'",
+        ),
+    ),
     "deletion of a schedule": (
         "SUCCESS",
         lambda side: side.delete_schedule("nightly"),
         (CREATE_SCHEDULE,),
+    ),
+    "registration of a queue": (
+        "SUCCESS",
+        lambda side: side.register_queue("new", on_conflict="always_update"),
+        ("DELETE FROM queues WHERE name = 'new'",),
+    ),
+    "registration of a queue that is there": (
+        "SUCCESS",
+        lambda side: side.register_queue("mail", global_concurrency=5, on_conflict="always_update"),
+        ("UPDATE queues SET concurrency = 9, updated_at = updated_at + 1",),
+    ),
+    "limit of a queue": (
+        "SUCCESS",
+        lambda side: side.retrieve_queue("mail").set_global_concurrency(5),
+        ("UPDATE queues SET concurrency = 9, updated_at = updated_at + 1",),
+    ),
+    "deletion of a queue": (
+        "SUCCESS",
+        lambda side: side.delete_queue("mail"),
+        (CREATE_QUEUE,),
     ),
     "delete": (
         "SUCCESS",
@@ -104,7 +154,14 @@ CHANGES: dict[str, tuple[str, Call, tuple[str, ...]]] = {
 
 
 def contents(database_url: str) -> list[Any]:
-    tables = ("workflow_status", "workflow_input", "operation_outputs", "workflow_events", "workflow_schedules")
+    tables = (
+        "workflow_status",
+        "workflow_input",
+        "operation_outputs",
+        "workflow_events",
+        "workflow_schedules",
+        "queues",
+    )
     return [rows(database_url, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
 
 
@@ -160,7 +217,9 @@ def prepare(database_url: str, status: str) -> None:
     for table in ("events", "events_history", "input", "status", "schedules"):
         rows(database_url, f"DELETE FROM workflow_{table}")
     rows(database_url, "DELETE FROM operation_outputs")
+    rows(database_url, "DELETE FROM queues")
     rows(database_url, CREATE_SCHEDULE)
+    rows(database_url, CREATE_QUEUE)
     add_workflow(database_url, "w", status)
     add_workflow(database_url, "child", "DELAYED", parent_workflow_id="w")
     add_events(database_url, "w", (1, "k", "v"))

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from typing import Any
 
+import psycopg
 import pytest
 
 from dbos import DBOS, SetEnqueueOptions
@@ -342,6 +343,41 @@ def test_a_thread_that_sleeps_makes_room_for_others(config: Config) -> None:
     DBOS.register_queue("mail", polling_interval_sec=60)
     assert ran.wait(20)
     DBOS.destroy(destroy_registry=True)
+
+
+@pytest.mark.parametrize("backend", ["postgres"])
+def test_what_was_passed_over_in_a_claim_is_claimed_soon_after(
+    app: type[DBOS], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes claim at the same moment: whoever comes second does not wait for the next interval."""
+    engine = engine_of_app()
+    claim, answers = engine.store.claim_workflows, []
+
+    def noted(queue: Any, *given: Any) -> Any:
+        claimed = claim(queue, *given)
+        if queue.name == "parts":
+            answers.append((len(claimed), claimed.has_passed_over, time.monotonic()))
+        return claimed
+
+    monkeypatch.setattr(engine.store, "claim_workflows", noted)
+    work = declare(Meter())
+    with SetEnqueueOptions(queue_partition_key="a"):
+        DBOS.enqueue_workflow("parts", work, 0)
+    with psycopg.connect(database_url, options="-c search_path=dbos") as other:
+        other.execute("SELECT FROM workflow_status FOR UPDATE")
+        DBOS.register_queue("parts", partition_worker_concurrency=1, polling_interval_sec=3600)
+        wait_until(lambda: len(answers) == 5)
+        times = [answer[2] for answer in answers[1:]]
+        pauses = [times[number + 1] - times[number] for number in range(3)]
+        assert [pause >= 0.004 * 2**number for number, pause in enumerate(pauses)] == [True] * 3, pauses
+    wait_until(lambda: answers[-1][0] == 1)
+    assert {answer[:2] for answer in answers[:-1]} == {(0, True)}
+    assert answers[-1][:2] == (1, False)
+    count = len(answers)
+    # Nothing is repeated where nothing was passed over.
+    wait_until(lambda: not engine.running())
+    wait_until(lambda: len(answers) == count + 1)
+    assert "parts" not in engine.dispatcher._windows_ms
 
 
 def test_the_end_of_a_workflow_looks_only_at_its_own_queue(app: type[DBOS], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -276,10 +276,13 @@ def test_nested_blocks_replace_each_other(app: type[DBOS], database_url: str) ->
     assert (row["priority"], row["queue_partition_key"]) == (5, "p")
 
 
-def test_an_option_that_is_none_or_unknown_counts_as_unset(app: type[DBOS], database_url: str) -> None:
-    """03 R30."""
+def test_an_option_that_is_none_or_unknown_counts_as_unset(
+    app: type[DBOS], database_url: str, dbos_log: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """03 R30, 04 12.16: an unknown one with a warning."""
     declare_echo()
-    options: Any = {"workflow_name": "echo", "queue_name": NOWHERE, "priority": None, "workflow_id": None, "other": 1}
+    options: Any = {"workflow_name": "echo", "queue_name": NOWHERE, "priority": None, "workflow_id": None, "priorty": 1}
     with SetEnqueueOptions(priority=4):
         handle = DBOS.enqueue_workflow_with_options(options, 1)
     assert status_row(database_url, handle.workflow_id)["priority"] == 4
+    assert "There is no enqueue option 'priorty'. Did you mean 'priority'?" in caplog.text

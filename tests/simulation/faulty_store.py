@@ -16,7 +16,7 @@ from dbos.records import (
     WorkflowStarted,
 )
 from dbos.storage.store import StoreRefused, StoreUnavailable
-from dbos.types import Fork
+from dbos.types import Fork, Schedule
 
 from .virtual import SimulatedCrash, current_actor
 
@@ -31,6 +31,7 @@ WRITES = {
     "claim_workflows",
     "refuse_workflow",
     "create_schedule",
+    "apply_schedules",
     "delete_schedule",
     "set_schedule_status",
     "fire_schedules",
@@ -124,7 +125,8 @@ class FaultyStore:
                     answer = self._fenced(name, args, lambda: operation(*args, **kwargs), repeats=repeats)
                 finally:
                     world.database.is_rewinding = False
-                if once is not None:
+                # What is refused is rolled back, and tried again as often as it is asked for.
+                if once is not None and answer is not False and not isinstance(answer, Schedule):
                     world.done.append(once)
                 if repeats and world.database.connection.total_changes != before:
                     world.violate(f"{name} by {self._process} was done once more after its answer was lost")

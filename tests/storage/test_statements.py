@@ -37,6 +37,7 @@ LONE_NAMES = [*LONE, *[name for _, name, _ in EFFECTS.values()]]
 LONE_NAMES += [describe([])[1] for describe in WITH_STEPS.values()]
 READS = ["find_step", "find_start", "load_steps", "list_steps", "get_workflow", "find_outcomes", "find_final"]
 READS += ["find_cancelled", "find_existing", "find_key_holder", "read_stream", "find_stream_entry", "find_stream_ends"]
+READS += ["has_marker", "list_messages"]
 READS += ["find_messages", "find_filled_mailboxes", "find_message_ids", "find_forks"]
 SERVICES = ["claim_workflows", "cancel_overdue", "requeue_pending", "find_children", "cancel_workflows"]
 SERVICES += ["resume_workflows", "dead_letter", "find_owners", "requeue_dead"]
@@ -218,6 +219,16 @@ def test_listings_read_no_more_of_the_table_than_their_filters_say(opened: Opene
     if lite:
         opened.read("DROP TABLE IF EXISTS sqlite_stat1")
         opened.read("DROP TABLE IF EXISTS sqlite_stat4")
+
+
+@pytest.mark.parametrize("backend", ["sqlite"])
+@pytest.mark.parametrize("column", ["completed_until_ms", "started_until_ms", "completed_from_ms", "started_from_ms"])
+def test_sqlite_finds_many_in_their_order_and_does_not_sort_them(opened: Opened, column: str) -> None:
+    """It has no statistics, and would take the index of the time."""
+    name, first, asked = listing(WorkflowFilter(limit=20, **{column: 1}))  # type: ignore[arg-type]
+    text, parameters = choose_lines(SQLITE[name].texts[0], first, asked)
+    plan = opened.connection.execute(f"EXPLAIN QUERY PLAN {text}", parameters).fetchall()
+    assert "SCAN w USING INDEX workflow_status_created_at_index" in [row["detail"] for row in plan]
 
 
 def test_a_listing_runs_with_the_lines_it_asks_for_and_no_others() -> None:

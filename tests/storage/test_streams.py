@@ -190,6 +190,8 @@ def test_a_page_has_consecutive_entries_and_the_status(store: SqlStore, read: Ro
     assert store.read_stream("w", "another", 0, 100) == ("PENDING", [], False)
     assert store.read_stream("nobody", "k", 0, 100) == (None, [], False)
     assert store.find_stream_ends([("w", "k"), ("v", "k"), ("w", "l")]) == {("w", "k"): 5}
+    assert not store.has_marker("w", "k")
+    assert not store.has_marker("absent", "k")
     read("INSERT INTO streams VALUES ('w', 'k', '\"__DBOS_STREAM_CLOSED__\"', 6, 9, 'portable_json')")
     assert store.read_stream("w", "k", 6, 100).closed_before is False
     assert store.read_stream("w", "k", 7, 100) == ("PENDING", [], True)

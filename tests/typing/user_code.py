@@ -18,6 +18,7 @@ from dbos import (
     Debouncer,
     DebouncerClient,
     EnqueueItem,
+    MessageInfo,
     SetWorkflowID,
     SetWorkflowTimeout,
     StepInfo,
@@ -155,7 +156,7 @@ def start_in_background() -> None:
     handle = DBOS.start_workflow(checkout, "a", gift=True)
     assert_type(handle, WorkflowHandle[int])
     assert_type(handle.get_result(), int)
-    assert_type(handle.get_result(polling_interval_sec=0.1), int)
+    assert_type(handle.get_result(polling_interval_sec=0.1, timeout_seconds=5), int)
     assert_type(handle.get_status(), WorkflowStatus)
     assert_type(handle.workflow_id, str)
     assert_type(handle.get_workflow_id(), str)
@@ -315,6 +316,8 @@ def use_client() -> None:
         client.retrieve_workflow("w").get_result(timeout_seconds=5)
         assert_type(client.list_workflows(status="ERROR", limit=5), "list[WorkflowStatus]")
         assert_type(client.list_workflow_steps("w"), list[StepInfo])
+        assert_type(client.list_messages("w", received=False), list[MessageInfo])
+        client.list_messages("w", topic="t")  # error
         assert_type(client.cancel_workflow("w", cancel_children=True), None)
         assert_type(client.rename_application("a", "b"), dict[str, int])
         client.enqueue({"workflow_name": "w"})  # error

@@ -11,7 +11,9 @@ from dbos import DBOS, SetWorkflowID, WorkflowHandle, WorkflowHandleAsync, Workf
 from dbos.error import (
     DBOSAwaitedWorkflowCancelledError,
     DBOSAwaitedWorkflowMaxRecoveryAttemptsExceeded,
+    DBOSException,
     DBOSNonExistentWorkflowError,
+    DBOSResultTimeoutError,
 )
 from tests.helpers import Gate, replay, rows, step_names, step_rows
 from tests.samples import AppError, LockedError
@@ -382,3 +384,88 @@ async def test_an_interval_of_a_handle_in_another_process_is_respected(app: type
     await asyncio.sleep(0)
     rows(database_url, "UPDATE workflow_status SET status = 'SUCCESS'")
     assert await asyncio.wait_for(waiting, 60) == 1
+
+
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_a_wait_for_a_result_can_be_limited(app: type[DBOS], flavour: str) -> None:
+    """04 section 12.20: live, by id and retrieved; the workflow goes on."""
+    gate = Gate()
+
+    @DBOS.workflow()
+    def waits() -> int:
+        gate.wait()
+        return 7
+
+    async def all_async(workflow_id: str, seconds: float | None) -> list[Any]:
+        live = await DBOS.retrieve_workflow_async(workflow_id)
+        return [
+            await live.get_result(timeout_seconds=seconds),
+            await DBOS.get_result_async(workflow_id, timeout_seconds=seconds),
+        ]
+
+    live = DBOS.start_workflow(waits)
+    workflow_id = live.workflow_id
+    retrieved = DBOS.retrieve_workflow(workflow_id)
+    for seconds in (0, 0.01):
+        for ask in (live.get_result, retrieved.get_result, lambda **limit: DBOS.get_result(workflow_id, **limit)):
+            with pytest.raises(TimeoutError) as late:
+                if flavour == "async":
+                    asyncio.run(all_async(workflow_id, seconds))
+                else:
+                    ask(timeout_seconds=seconds)
+            assert isinstance(late.value, DBOSResultTimeoutError)
+            assert (late.value.workflow_id, late.value.timeout_seconds) == (workflow_id, seconds)
+    assert live._completion._waiters == []  # type: ignore[attr-defined]
+    gate.open()
+    for patience in (None, 60, float("inf")):
+        assert asyncio.run(all_async(workflow_id, patience)) == [7, 7]
+        assert live.get_result(timeout_seconds=patience) == retrieved.get_result(timeout_seconds=patience) == 7
+    # What has ended is there at once.
+    assert live.get_result(timeout_seconds=0) == DBOS.get_result(workflow_id, timeout_seconds=0) == 7
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), "1", True])
+def test_a_limit_that_is_no_time_is_refused(app: type[DBOS], database_url: str, seconds: Any) -> None:
+    """Before a step id is drawn."""
+
+    @DBOS.workflow()
+    def wf() -> list[str]:
+        found = []
+        for ask in (DBOS.get_result, lambda name, **limit: DBOS.retrieve_workflow(name, False).get_result(**limit)):
+            with pytest.raises(DBOSException, match="timeout_seconds must be a number") as refused:
+                ask("w", timeout_seconds=seconds)
+            found.append(refused.value.message)
+        return found
+
+    with SetWorkflowID("p"):
+        assert all(repr(seconds) in message for message in wf())
+    assert step_rows(database_url, "p") == []
+
+
+def test_a_result_that_did_not_come_in_time_did_not_in_a_replay_either(
+    app: type[DBOS], config: Config, database_url: str
+) -> None:
+    """The timeout is recorded as the error of the step."""
+    gate = Gate()
+
+    @DBOS.workflow()
+    def waits() -> int:
+        gate.wait()
+        return 7
+
+    @DBOS.workflow()
+    def impatient() -> list[Any]:
+        handle = DBOS.start_workflow(waits)
+        found: list[Any] = []
+        for ask in (handle.get_result, lambda **limit: DBOS.get_result(handle.workflow_id, **limit)):
+            try:
+                ask(timeout_seconds=0.01)
+            except DBOSResultTimeoutError as late:
+                found.append(late.timeout_seconds)
+        gate.open()
+        return [*found, handle.get_result(timeout_seconds=60)]
+
+    with SetWorkflowID("p"):
+        assert impatient() == [0.01, 0.01, 7]
+    assert list(step_names(database_url, "p").values())[1:] == ["DBOS.getResult"] * 3
+    assert replay(config, "p") == [0.01, 0.01, 7]

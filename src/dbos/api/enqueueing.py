@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import math
 import time
@@ -14,6 +15,7 @@ from ..engine.enqueueing import NamedTarget, check_options, enqueue_named_plan, 
 from ..engine.plans import Plan
 from ..engine.starting import Target, find_recorded_child
 from ..error import DBOSException
+from ..logs import logger
 from ..serialization import WorkflowSerializationFormat, check_text
 from .decorators import engine_for_call, find_target
 from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync
@@ -145,6 +147,16 @@ def named_target(name: str, given: Mapping[str, Any], args: tuple[Any, ...], kwa
     )
 
 
+KNOWN_OPTIONS = frozenset(EnqueueOptions.__required_keys__ | EnqueueOptions.__optional_keys__)
+
+
+def no_such_option(key: object) -> str:
+    """That there is no such option, and what was probably meant."""
+    close = difflib.get_close_matches(str(key), KNOWN_OPTIONS, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"Options are {', '.join(sorted(KNOWN_OPTIONS))}."
+    return f"There is no enqueue option {key!r}. {hint}"
+
+
 def _named_plan(engine: Engine, options: EnqueueOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan[str]:
     """`enqueue_workflow_with_options`; options that are unset, or None, are the ambient ones.
 
@@ -162,6 +174,9 @@ def _named_plan(engine: Engine, options: EnqueueOptions, args: tuple[Any, ...], 
             if "workflow_id" not in given:
                 take_assigned_id(ambient)
             return child_id
+    for key in given.keys() - KNOWN_OPTIONS:
+        # As in other releases it changes nothing (03 R30); that shall not happen unnoticed.
+        logger.warning("Workflow %r was enqueued with an option that is ignored. %s", name, no_such_option(key))
     check_queue_name(queue_name)
     merged = merge(given, ambient)
     return (

@@ -1,4 +1,4 @@
-"""Messages: sent to workflows, and received by them in order."""
+"""Messages: sent to workflows, received by them in order, and listed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.context import current_execution
 from ..engine.deadlines import check_timeout
+from ..engine.listing import message_listing_plan
 from ..engine.messages import SEND, recv_plan, send_plan
 from ..engine.plans import Plan
 from ..error import DBOSException
 from ..serialization import WorkflowSerializationFormat, check_text
-from ..types import SendMessage
+from ..types import MessageInfo, SendMessage
 from .events import check_key
-from .runtime import blocking, check_ids, check_unsharded, engine_here, on_engine, twin
+from .runtime import blocking, check_ids, check_page, check_unsharded, engine_here, on_engine, twin
 
 if TYPE_CHECKING:
     from ..engine.core import Core
@@ -126,8 +127,55 @@ def _recv(topic: str | None = None, timeout_seconds: float = 60, *, default: Any
     return recv_plan(topic, check_timeout(timeout_seconds, "recv"), default)
 
 
+def message_listing(
+    core: Core,
+    workflow_id: str,
+    *,
+    topics: str | list[str | None] | None = None,
+    received: bool | None = None,
+    load_message: bool = True,
+    limit: int | None = None,
+    offset: int | None = None,
+    shard_key: str | None = None,
+) -> Plan[list[MessageInfo]]:
+    """The messages to a workflow, those that wait and those it has received, by the time at which they were sent.
+
+    Looking takes nothing out of the mailbox. Messages that a rewind or a deletion has removed are gone.
+
+    Args:
+        workflow_id: Whose mailbox; empty for a workflow that is unknown.
+        topics: Only messages under this topic, or these; None in a list is no topic. Default all.
+        received: True is only what was received, False only what waits. Default both.
+        load_message: False leaves `message` None and does not read it.
+        limit, offset: How many, and how many to leave out before them; default all. A limit of 0 is none.
+
+    Returns:
+        A dictionary for each; one that cannot be received says why under `problem`.
+
+    Raises:
+        ValueError: one of them has a value that means nothing; the message names it.
+        DBOSQueryTimeoutError: it took longer than `observability_query_timeout_sec` (Postgres).
+
+    Durability: in workflow code recorded as one step.
+    """
+    check_unsharded(shard_key)
+    check_ids(workflow_id)
+    wanted = [topics] if isinstance(topics, str) else topics
+    if wanted is not None:
+        if not isinstance(wanted, (list, tuple)):
+            raise ValueError(f"topics must be a text or a list of texts and None, not {topics!r}")
+        for topic in wanted:
+            if topic is not None:
+                check_key(topic, "topic")
+    for argument, flag in (("received", received), ("load_message", load_message)):
+        if not isinstance(flag, bool) and not (argument == "received" and flag is None):
+            raise ValueError(f"{argument} must be True or False, not {flag!r}")
+    check_page(limit, offset)
+    return message_listing_plan(core, workflow_id, wanted, received, load_message, limit, offset)
+
+
 class MessageCalls:
-    """Send messages, and receive them."""
+    """Send messages, receive them, and look at them."""
 
     send = blocking("send", _send)
     send_async = twin("send", _send)
@@ -135,3 +183,5 @@ class MessageCalls:
     send_bulk_async = twin("send_bulk", on_engine(bulk_sending))
     recv = blocking("recv", _recv)
     recv_async = twin("recv", _recv)
+    list_messages = blocking("list_messages", on_engine(message_listing))
+    list_messages_async = twin("list_messages", on_engine(message_listing))

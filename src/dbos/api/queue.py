@@ -6,10 +6,13 @@ import dataclasses
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypedDict, TypeVar
 
+from ..engine.errors import EngineStopped
+from ..engine.execution import public_error
 from ..engine.plans import Plan, Read
 from ..engine.running_loop import running_loop
 from ..error import DBOSException
 from ..logs import logger
+from ..storage.once import Once
 from ..storage.store import Store
 from ..types import QueueConfig, RateLimit
 from .enqueueing import EnqueueCalls
@@ -128,7 +131,10 @@ def warn_of_other_owner(host: Host, name: str, owner: str | None, what: str) -> 
 
 
 async def in_thread(host: Host, function: Callable[[], T]) -> T:
-    return await host.core.loops.in_thread(function)
+    try:
+        return await host.core.loops.in_thread(function)
+    except EngineStopped as stopped:
+        raise public_error(stopped) from stopped
 
 
 # --- one queue
@@ -182,7 +188,8 @@ class Queue:
             changed = dataclasses.replace(found, **{field: value})
             check_numbers(changed)
             check(changed, FIRST_CHECKS + OTHER_CHECKS, field)
-            if ask(self._host, lambda store: store.update_queue(changed, core.clock.now_ms())):
+            once = Once()
+            if ask(self._host, lambda store: store.update_queue(changed, core.clock.now_ms(), once=once)):
                 warn_of_other_owner(self._host, name, found.application_name, f"changed ({field})")
                 break
         core.note_reconfigured()

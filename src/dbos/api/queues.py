@@ -11,6 +11,7 @@ from ..engine.running_loop import refuse_running_loop
 from ..error import DBOSException
 from ..logs import logger
 from ..serialization import check_text
+from ..storage.once import Once
 from ..types import QueueConfig
 from .queue import (
     FIRST_CHECKS,
@@ -44,8 +45,8 @@ QueueConflictResolution = Literal["update_if_latest_version", "always_update", "
 
 def register(host: Host, queue: QueueConfig, *, overwrite: bool) -> QueueConfig:
     """Insert or replace a queue; DBOSException when it belongs to another application."""
-    core = host.core
-    found = ask(host, lambda store: store.register_queue(queue, core.clock.now_ms(), overwrite=overwrite))
+    core, once = host.core, Once()
+    found = ask(host, lambda store: store.register_queue(queue, core.clock.now_ms(), overwrite=overwrite, once=once))
     if queue.application_name is not None and found.application_name not in (None, queue.application_name):
         raise DBOSException(
             f"Queue {queue.name!r} belongs to application {found.application_name!r}, so application "
@@ -123,7 +124,9 @@ def delete(host: Host, name: str) -> None:
     A queue of another application is deleted too, with a warning that names the owner.
     """
     check_text(name, "queue name")
-    warn_of_other_owner(host, name, ask(host, lambda store: store.delete_queue(name)), "deleted")
+    known, once = ask(host, lambda store: store.find_queue(name)), Once()
+    ask(host, lambda store: store.delete_queue(name, once=once))
+    warn_of_other_owner(host, name, None if known is None else known.application_name, "deleted")
     if not name.startswith(RESERVED_PREFIX) and ask(host, lambda store: store.has_waiting(name)):
         logger.warning(
             "Queue %r was deleted, and workflows wait on it: they stay until a queue of that name is registered again. "

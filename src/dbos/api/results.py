@@ -9,10 +9,11 @@ from ..engine.plans import Plan
 from ..engine.running_loop import refuse_running_loop
 from ..engine.waiting import existing_status_plan, result_plan, status_plan, steps_plan, wait_first_plan
 from ..types import StepInfo, WorkflowStatus
-from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync
+from .handles import AsyncHandle, Handle, WorkflowHandle, WorkflowHandleAsync, check_limit
 from .runtime import (
     blocking,
     check_ids,
+    check_page,
     check_unsharded,
     engine_for_async,
     engine_here,
@@ -26,17 +27,22 @@ if TYPE_CHECKING:
     from ..engine.core import Core
 
 
-def _get_result(workflow_id: str, *, shard_key: str | None = None) -> Plan[Any]:
-    """Wait for a workflow to end; its value, or its exception raised. Waits for ever for an id that never starts.
+def _get_result(workflow_id: str, *, shard_key: str | None = None, timeout_seconds: float | None = None) -> Plan[Any]:
+    """Wait for a workflow to end; its value, or its exception raised. An id that has no workflow yet is waited for.
+
+    Args:
+        timeout_seconds: How long to wait at most. Default None, for ever.
 
     Raises:
+        DBOSResultTimeoutError: the workflow has not ended in time; it goes on. It is a TimeoutError.
         DBOSNonExistentWorkflowError: the workflow was deleted meanwhile.
 
-    Durability: in workflow code recorded as one step; a replay returns or raises what was recorded.
+    Durability: in workflow code recorded as one step; a replay returns or raises what was recorded, a timeout too. The
+    time of a wait that a crash has cut off begins anew.
     """
     check_unsharded(shard_key)
     check_ids(workflow_id)
-    return result_plan(engine_here(), workflow_id)
+    return result_plan(engine_here(), workflow_id, check_limit(timeout_seconds))
 
 
 def _get_workflow_status(workflow_id: str, *, shard_key: str | None = None) -> Plan[WorkflowStatus | None]:
@@ -72,9 +78,7 @@ def step_listing(
     """
     check_unsharded(shard_key)
     check_ids(workflow_id)
-    for argument, value in (("limit", limit), ("offset", offset)):
-        if value is not None and (type(value) is not int or not 0 <= value < 2**31):
-            raise ValueError(f"{argument} must be a whole number from 0 on, not {value!r}")
+    check_page(limit, offset)
     if not isinstance(load_output, bool):
         raise ValueError(f"load_output must be True or False, not {load_output!r}")
     return steps_plan(core, workflow_id, load_output, limit, offset)

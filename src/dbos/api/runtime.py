@@ -145,6 +145,13 @@ def check_ids(*workflow_ids: str) -> None:
         check_text(workflow_id, "workflow id")
 
 
+def check_page(limit: int | None, offset: int | None) -> None:
+    """ValueError for what counts nothing."""
+    for argument, value in (("limit", limit), ("offset", offset)):
+        if value is not None and (type(value) is not int or not 0 <= value < 2**31):
+            raise ValueError(f"{argument} must be a whole number from 0 on, not {value!r}")
+
+
 def check_unsharded(shard_key: str | list[str] | None) -> None:
     """Refuse shard keys, which only a sharded system database accepts."""
     if shard_key is not None:

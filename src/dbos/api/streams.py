@@ -36,25 +36,34 @@ SHORTEST_POLLING_SECONDS = 0.001
 LARGEST_OFFSET = 2**31 - 1
 
 
-def _write_stream(key: str, value: Any, *, serialization_type: WorkflowSerializationFormat = DEFAULT) -> Plan[None]:
+def _write_stream(
+    key: str,
+    value: Any,
+    *,
+    serialization_type: WorkflowSerializationFormat = DEFAULT,
+    must_be_open: bool = False,
+) -> Plan[None]:
     """Append a value to a stream of this workflow.
 
     Args:
         key: The stream; any text. It need not exist before.
         value: Anything that the format can store; None too.
         serialization_type: The format. Default that of the workflow.
+        must_be_open: Refuse to write to a stream that was closed. Default False: the value is stored behind the end,
+            where readers do not look, and a warning is logged.
 
     Raises:
+        DBOSStreamClosedError: the stream must be open, and is not; nothing is written then.
         DBOSException: called from neither workflow nor step code; the key cannot be stored.
         Exception: what the serializer raises for a value that cannot be stored; nothing is written then.
 
-    Durability: in workflow code recorded as one step, together with the value: exactly once. In step code the value is
-    appended at once, also if the step fails later, and again when the step is run again.
+    Durability: in workflow code recorded as one step, together with the value: exactly once. So is a refusal. In step
+    code the value is appended at once, also if the step fails later, and again when the step is run again.
     """
     check_placement("DBOS.write_stream")
     engine_here()
     check_key(key, "stream key")
-    return write_stream_plan(key, value, serialization_type)
+    return write_stream_plan(key, value, serialization_type, must_be_open=must_be_open)
 
 
 def _close_stream(key: str) -> Plan[None]:

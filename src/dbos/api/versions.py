@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
+from ..engine.errors import EngineStopped
+from ..engine.execution import public_error
 from ..engine.versions import latest_version_plan, list_versions_plan, promote_version_plan
 from ..types import VersionInfo
 from .runtime import current_engine, run
@@ -15,7 +17,11 @@ R = TypeVar("R")
 
 def _in_thread(function: Callable[P, R]) -> staticmethod[P, Coroutine[Any, Any, R]]:
     async def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return await current_engine("Executor").loops.in_thread(function, *args, **kwargs)
+        engine = current_engine("Executor")
+        try:
+            return await engine.loops.in_thread(function, *args, **kwargs)
+        except EngineStopped as stopped:
+            raise public_error(stopped) from stopped
 
     call.__name__ = call.__qualname__ = f"{function.__name__.lstrip('_')}_async"
     call.__doc__ = f"As `{function.__name__.lstrip('_')}`, from async code."

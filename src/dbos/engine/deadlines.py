@@ -6,10 +6,15 @@ first planned (04 R402, R404).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
 from ..records import StepCompleted
 from ..serialization import PORTABLE, DBOSPortableJSONSerializer
 from .execution import Execution
 from .plans import Plan
+
+if TYPE_CHECKING:
+    from .core import Core
 
 SLEEP = "DBOS.sleep"
 # Further away than anybody waits, and still a number that every reader understands: some three thousand years.
@@ -41,6 +46,19 @@ def deadline_row(
         completed_at_ms,
         execution.engine.settings.name,
     )
+
+
+class Limit(NamedTuple):
+    """How long somebody waits at most, and until when."""
+
+    seconds: float
+    until_ms: int
+
+
+def limit_from_now(core: Core, timeout_seconds: float | None) -> Limit | None:
+    if timeout_seconds is None:
+        return None
+    return Limit(timeout_seconds, in_ms(core.clock.now() + min(timeout_seconds, LONGEST_SECONDS)))
 
 
 def in_ms(deadline: float) -> int:

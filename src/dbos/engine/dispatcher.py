@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..types import INTERNAL_QUEUE_NAME, Claim, ClaimedWorkflow, QueueConfig, StepRecord
+from ..types import INTERNAL_QUEUE_NAME, Claim, Claimed, ClaimedWorkflow, QueueConfig, StepRecord
 from .execution import STEP_WINDOW
 from .queue_warnings import QueueWarnings
 from .services import Service
@@ -32,6 +32,9 @@ DOUBTED_CONFIGURATION_MS = 100
 # wait for another version.
 LOOKING_SHARE = 10
 LONG_LOOK_MS = 5
+# A claim that has passed over what somebody else was just claiming is repeated after so many ms; each time that leads
+# to nothing, after twice as many, up to the interval of the queue.
+REPEAT_MS = 4
 # On SQLite every commit of another process makes this one look. While that leads to nothing the looks become rarer,
 # down to one in so many ms; a commit after a quiet time is looked at at once.
 LONGEST_LOOK_PAUSE_MS = 16
@@ -60,8 +63,9 @@ class Dispatcher(Service["Engine"]):
         self._held_back: set[str] = set()
         # Queues on which more may wait than this process has threads for, or wants.
         self._crowded: set[str] = set()
-        # When the rate limit of a queue lets the next one start.
+        # When the rate limit of a queue lets the next one start, or a claim is repeated; after which pause it was last.
         self._windows_ms: dict[str, int] = {}
+        self._repeat_pauses_ms: dict[str, int] = {}
         # What runs here, by queue and partition.
         self._running: dict[str, dict[str | None, int]] = {}
         # When the configurations are read again, and when they have been read.
@@ -249,6 +253,7 @@ class Dispatcher(Service["Engine"]):
                     self._crowded.discard(queue.name)
                     if not queue.has_shared_limits and not queue.is_partitioned:
                         self._held_back.discard(queue.name)
+                    self._repeat(queue, claimed)
                 # Else there is nothing more, or no room in the limits: the claim does not tell which.
                 break
             if self._enough_running():
@@ -256,6 +261,15 @@ class Dispatcher(Service["Engine"]):
         if queue.is_rate_limited:
             self._await_window(queue, asked_at_ms)
         return count
+
+    def _repeat(self, queue: QueueConfig, claimed: Claimed) -> None:
+        """Look again soon if others claimed at the same time: behind what they took more may wait."""
+        pause_ms = self._repeat_pauses_ms.pop(queue.name, 0)
+        if claimed.has_passed_over:
+            pause_ms = REPEAT_MS if claimed else max(REPEAT_MS, 2 * pause_ms)
+            pause_ms = min(pause_ms, int(1000 * queue.polling_interval_seconds))
+            self._repeat_pauses_ms[queue.name] = pause_ms
+            self._windows_ms[queue.name] = self.engine.clock.now_ms() + pause_ms
 
     def _await_window(self, queue: QueueConfig, asked_at_ms: int) -> None:
         """Look again when a rate limit lets the next workflow start, if it was the limit that held it back."""
@@ -280,7 +294,7 @@ class Dispatcher(Service["Engine"]):
         with self._lock:
             return sum(sum(partitions.values()) for partitions in self._running.values()) >= ENOUGH_RUNNING
 
-    def _claim(self, queue: QueueConfig, limit: int) -> list[ClaimedWorkflow]:
+    def _claim(self, queue: QueueConfig, limit: int) -> Claimed:
         engine = self.engine
         token = engine.new_token()
         claim = self._claim_of(token, limit)

@@ -14,22 +14,26 @@ from ..records import Effect, StepCompleted
 from ..serialization import PORTABLE, WorkflowSerializationFormat, explain
 from .context import current_context
 from .execution import Execution
-from .operations import decode
+from .operations import decode, record_operation
 from .plans import Commit, Plan
 from .steps import accept, record_step
 
 # Makes the effect of an execution and a step id, with the step row where it has one.
 Make = Callable[[Execution, int, "StepCompleted | None"], Effect]
+# Finds out why an execution must not have an effect, if it must not.
+Check = Callable[[Execution], Plan["DBOSException | None"]]
 
 
-def effect_plan(call: str, name: str, make: Make) -> Plan[None]:
-    """Do what `make` says, once in workflow code, where it is recorded under `name`."""
+def effect_plan(call: str, name: str, make: Make, check: Check | None = None) -> Plan[None]:
+    """Do what `make` says, once in workflow code, where it is recorded under `name`; so is what `check` refuses."""
     execution = execution_of(call)
     context = current_context()
     assert context is not None
     if context.step_status is not None:
         execution.check()
         assert context.step_status.step_id is not None
+        if check is not None and (refused := (yield from check(execution))) is not None:
+            raise refused
         effect = make(execution, context.step_status.step_id, None)
         accept(execution, context.step_status.step_id, (yield Commit(effect)))
         return
@@ -39,6 +43,9 @@ def effect_plan(call: str, name: str, make: Make) -> Plan[None]:
         decode(execution, record).get()
         return
     step = step_row(execution, step_id, name, execution.engine.clock.now_ms())
+    if check is not None and (refused := (yield from check(execution))) is not None:
+        yield from record_operation(execution, step_id, name, step.started_at_ms, error=refused)
+        raise refused
     effect = make(execution, step_id, step)
     step.completed_at_ms = execution.engine.clock.now_ms()
     yield from record_step(execution, step, effect)

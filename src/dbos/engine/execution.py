@@ -54,6 +54,12 @@ class Completion:
                 self._waiters.append(waiter)
         return waiter
 
+    def forget(self, waiter: Waiter) -> None:
+        """Who watched has gone."""
+        with self._lock:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
     def result(self) -> Any:
         if self.error is not None:
             raise self.error
@@ -65,7 +71,6 @@ class Execution:
 
     __slots__ = (
         "_loading",
-        "closed_streams",
         "completion",
         "deadline_ms",
         "engine",
@@ -114,9 +119,8 @@ class Execution:
         self._loading = False
         self.last_step_id = 0
         self.stop_error: BaseException | None = None
-        # How far the streams reach that it writes, by key; those it has closed; whether it is in the middle of reading.
+        # The streams that it writes, by key; whether it is in the middle of reading one.
         self.stream_ends: dict[str, StreamEnd] = {}
-        self.closed_streams: set[str] = set()
         self.reads_stream = False
         self.completion = Completion()
         # By topic, once something is received.
@@ -139,7 +143,8 @@ class Execution:
         """What is known of the end of a stream of this workflow; an execution that began with its row knows all."""
         end = self.stream_ends.get(key)
         if end is None:
-            end = self.stream_ends.setdefault(key, StreamEnd(-1 if self.known_until == EVERYTHING else None))
+            known = StreamEnd(-1, is_closed=False) if self.known_until == EVERYTHING else StreamEnd()
+            end = self.stream_ends.setdefault(key, known)
         return end
 
     def stop(self, error: BaseException) -> None:

@@ -173,9 +173,10 @@ class Feed:
             self._first += 1
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, set()
-        for waiter in waiters:
+        for waiter in self._waiters:
             waiter.fire()
+        # Only now: if this is interrupted (Ctrl-C), the next one wakes the others.
+        self._waiters.clear()
 
 
 class Feeds:

@@ -1,11 +1,14 @@
 """The journal: group commit of everything a workflow records.
 
-Callers append a record and wait until it is durable. Whoever comes to an idle journal commits at once, on its own
-thread; what arrives meanwhile forms the next batch, committed by the writer thread. No artificial delay: batches form
-by themselves while the database is busy.
+Callers append a record and wait until it is durable. Whoever comes to an idle journal commits its record at once, on
+its own thread; what arrives meanwhile forms the next batch, committed by the writer thread. No artificial delay:
+batches form by themselves while the database is busy.
 
-A new workflow depends on nothing that is on its way, and whoever starts many of them one after the other keeps all
-others busy. So where the store commits in parallel, a start that finds the journal busy is committed beside it.
+Ctrl-C reaches the main thread wherever it is. So a caller commits nothing but its own record, and what it has left
+undone when it is interrupted is finished by the writer thread, which cannot be: see `_leave_to_writer`.
+
+Where the store commits in parallel there is a second journal, for records that depend on nothing that is on its way and
+on which nothing depends: new workflows, and outcomes for which no thread waits (see `drivers`).
 
 Each record has its own answer (`records.Answer`). A record that the database refuses must not fail its neighbours:
 the batch is halved until the culprit stands alone. A lost connection is retried with growing pauses; since every
@@ -16,12 +19,12 @@ bounded: past the limit callers wait.
 from __future__ import annotations
 
 import asyncio
+import queue
 import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 
 from ..error import DBOSException
 from ..logs import logger
@@ -34,7 +37,6 @@ from ..records import (
     StreamWritten,
     Verdict,
     WorkflowFinished,
-    WorkflowStarted,
 )
 from ..storage.store import Store, StoreRefused, StoreUnavailable, StoreUnreachable
 from ..types import StoredMessage, StoredValue, StreamEntry, WorkflowOutcome
@@ -44,13 +46,16 @@ from .signals import Signals
 MAX_BATCH_RECORDS = 1000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 MAX_PENDING_BYTES = 256 * 1024 * 1024
-# How many that wait are looked at, to see whether there is a start among them.
-ENTRIES_LOOKED_AT = 32
 
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 60.0
 # How often the log says that callers wait for the database.
 PRESSURE_REPORT_SECONDS = 10.0
+
+# Who commits, when it is not a caller. And what the writer thread is told, when it is not whom it takes over from.
+WRITER = object()
+YOUR_TURN = object()
+CLOSING = object()
 
 
 class Entry:
@@ -118,24 +123,29 @@ class Journal:
         self._room = threading.Condition(self._lock)
         # Whether anybody waits for room.
         self._crowded = False
-        self._leading = False
-        # Whether a start is being committed beside the batches, and whether the batch on its way has one.
-        self._beside = False
-        self._start_on_its_way = False
+        # Who commits: nobody, the writer thread, or a caller, named by its record (those of its loop).
+        self._leader: object | None = None
         self._closing = threading.Event()
-        self._work = threading.Semaphore(0)
+        # For the writer thread. Of the kind that an interrupt cannot leave half done.
+        self._notes: queue.SimpleQueue[object] = queue.SimpleQueue()
+        # A caller is interrupted, no matter where: whatever it has left undone, the writer thread will do. Often that
+        # is nothing, which the writer thread finds out. One call into C, which cannot be interrupted itself.
+        self._leave_to_writer: Callable[[Entry | Buffer], None] = self._notes.put
         self._thread: threading.Thread | None = None
         self._buffers: dict[asyncio.AbstractEventLoop, Buffer] = {}
         self._pressure_reported_at = -PRESSURE_REPORT_SECONDS
 
     def start(self) -> None:
+        """Begin to commit what callers leave to the writer thread. May be repeated."""
+        if self._thread is not None:
+            return
         self._thread = threading.Thread(target=self._run, name="dbos-journal", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Commit what is pending if the database answers, then stop; later records meet EngineStopped."""
         self._closing.set()
-        self._work.release()
+        self._notes.put(CLOSING)
         with self._lock:
             self._room.notify_all()
         if self._thread is not None:
@@ -148,29 +158,32 @@ class Journal:
             entry.error = EngineStopped()
         self._wake(left)
 
+    @property
+    def load(self) -> int:
+        """How many records a new one has to wait for; 0 when it would be committed at once."""
+        return (self._leader is not None) + len(self._pending)
+
     # --- waiting callers
 
     def commit(self, record: Record) -> Answer:
         """Append a record and block until it is durable."""
         entry = Entry(record)
         leads = False
-        with self._lock:
-            if self._closing.is_set():
-                raise EngineStopped()
-            beside = self._leading and self._may_go_beside(record)
-            if beside:
-                self._beside = True
-            else:
+        try:
+            with self._lock:
+                if self._closing.is_set():
+                    raise EngineStopped()
                 leads = self._append(entry)
                 if not leads:
                     entry.gate = threading.Lock()
                     entry.gate.acquire()
-        if beside:
-            self._commit_beside(entry)
-        elif leads:
-            self._lead(entry)
-        elif entry.gate is not None:
-            entry.gate.acquire()
+            if leads:
+                self._lead(entry)
+            elif entry.gate is not None:
+                entry.gate.acquire()
+        except BaseException:
+            self._leave_to_writer(entry)
+            raise
         return entry.result()
 
     def commit_later(self, record: Record, then: Callable[[Entry], None]) -> None:
@@ -180,23 +193,31 @@ class Journal:
         """
         entry = Entry(record)
         entry.then = then
-        with self._lock:
-            stopped = self._closing.is_set()
-            leads = not stopped and self._append(entry)
-        if stopped:
-            entry.error = EngineStopped()
-            self._wake([entry])
-        elif leads:
-            self._lead(entry)
+        leads = False
+        try:
+            with self._lock:
+                stopped = self._closing.is_set()
+                if not stopped:
+                    leads = self._append(entry)
+            if stopped:
+                entry.error = EngineStopped()
+                self._wake([entry])
+            elif leads:
+                self._lead(entry)
+        except BaseException:
+            self._leave_to_writer(entry)
+            raise
 
     def _append(self, entry: Entry) -> bool:
-        """Put a record into the next batch; whether its caller has to commit that."""
+        """Let a record in: whether its caller has to commit it, else it is in the next batch."""
         if self._pending_bytes + entry.size > self._max_pending_bytes:
             self._wait_for_room(entry.size)
-        self._pending.append(entry)
+        leads = self._leader is None
+        if leads:
+            self._leader = entry
+        else:
+            self._pending.append(entry)
         self._pending_bytes += entry.size
-        leads = not self._leading
-        self._leading = True
         return leads
 
     async def commit_async(self, record: Record) -> Answer:
@@ -217,7 +238,7 @@ class Journal:
             loop.call_soon(self._flush, loop)
         buffer.entries.append(entry)
         buffer.size += entry.size
-        if not self._leading:
+        if self._leader is None:
             self._flush(loop)
         await entry.future
         return entry.result()
@@ -232,22 +253,22 @@ class Journal:
         buffer = self._buffers.pop(loop, None)
         if buffer is None:
             return
-        entries = buffer.entries
-        lead = False
-        with self._lock:
-            stopped = self._closing.is_set()
-            if not stopped:
-                self._pending.extend(entries)
-                self._pending_bytes += buffer.size
-                lead = not self._leading
-                if lead:
-                    self._leading = True
-        if stopped:
-            for entry in entries:
-                entry.error = EngineStopped()
-            self._wake(entries)
-        elif lead:
-            self._work.release()
+        try:
+            with self._lock:
+                stopped = self._closing.is_set()
+                if not stopped:
+                    self._pending.extend(buffer.entries)
+                    self._pending_bytes += buffer.size
+                    if self._leader is None:
+                        self._leader = buffer
+                        self._notes.put(YOUR_TURN)
+            if stopped:
+                for entry in buffer.entries:
+                    entry.error = EngineStopped()
+                self._wake(buffer.entries)
+        except BaseException:
+            self._leave_to_writer(buffer)
+            raise
 
     def _wait_for_room(self, size: int) -> None:
         self._report_pressure()
@@ -270,82 +291,80 @@ class Journal:
     # --- committing
 
     def _lead(self, own: Entry) -> None:
-        """Commit on this thread until the own record is settled, then leave the rest to the writer thread."""
-        try:
-            while not own.settled:
-                self._commit_next()
-        finally:
-            with self._lock:
-                more = bool(self._pending)
-                if not more:
-                    self._leading = False
-            if more:
-                self._work.release()
-
-    def _may_go_beside(self, record: Record) -> bool:
-        """Whether it is a start, and the only one: several at once are better off together."""
-        if type(record) is not WorkflowStarted or record.parent is not None:
-            return False
-        if self._beside or self._start_on_its_way or not self._store.commits_in_parallel:
-            return False
-        return not any(type(entry.record) is WorkflowStarted for entry in islice(self._pending, ENTRIES_LOOKED_AT))
-
-    def _commit_beside(self, entry: Entry) -> None:
-        try:
-            self._commit([entry])
-        finally:
-            with self._lock:
-                self._beside = False
+        """Commit the own record on this thread, then leave what has come meanwhile to the writer thread."""
+        self._settle([own])
+        with self._lock:
+            self._pending_bytes -= own.size
+            self._tell_of_room()
+            if self._pending:
+                self._notes.put(YOUR_TURN)
+            else:
+                self._leader = None
 
     def _commit(self, batch: Sequence[Entry]) -> None:
         commit_batch(self._store, batch, self._pause, retry_connection_errors=self._retry_connection_errors)
 
     def _run(self) -> None:
         while True:
-            self._work.acquire()
-            while True:
-                with self._lock:
-                    if not self._pending:
-                        self._leading = False
-                        break
-                self._commit_next()
+            note = self._notes.get()
+            if self._take_over(note):
+                while batch := self._take():
+                    self._settle(batch)
+                    with self._lock:
+                        self._pending_bytes -= sum([entry.size for entry in batch])
+                        self._tell_of_room()
             if self._closing.is_set():
-                return
+                with self._lock:
+                    # Else a caller commits, and will say so.
+                    if not self._pending:
+                        return
 
-    def _commit_next(self) -> None:
-        batch = self._take()
+    def _take_over(self, note: object) -> bool:
+        """Whether it is the turn of this thread, the writer's, to commit."""
+        with self._lock:
+            left: Sequence[Entry] = ()
+            if isinstance(note, Buffer):
+                left = note.entries
+            elif isinstance(note, Entry) and self._leader is note:
+                left = (note,)
+            mine = self._leader is None or self._leader is note or note is YOUR_TURN
+            if mine:
+                self._leader = WRITER
+        if mine and left:
+            self._finish(left)
+        return mine
+
+    def _finish(self, entries: Sequence[Entry]) -> None:
+        """Do what a caller has left undone when it was interrupted; how far it had come is unknown."""
+        settled = [entry for entry in entries if entry.settled]
+        publish(settled, self._signals)
+        self._wake(settled)
+        with self._lock:
+            # They are in no batch: what this thread has taken is settled.
+            left = [entry for entry in entries if not entry.settled and entry not in self._pending]
+            self._pending.extendleft(reversed(left))
+            self._pending_bytes = sum(entry.size for entry in self._pending)
+
+    def _settle(self, batch: Sequence[Entry]) -> None:
+        """Commit a batch, and wake whoever waits for it."""
         try:
             self._commit(batch)
         except EngineStopped as stopped:
             for entry in batch:
                 if not entry.settled:
                     entry.error = stopped
-        except BaseException:
-            # Ctrl-C hit the thread that commits for others too: what became of the batch is unknown, so the writer
-            # thread repeats it for them.
-            unknown = [entry for entry in batch if not entry.settled]
-            with self._lock:
-                self._pending.extendleft(reversed(unknown))
-            self._settle([entry for entry in batch if entry.settled])
-            raise
-        self._settle(batch)
-
-    def _settle(self, batch: Sequence[Entry]) -> None:
-        size = 0
-        for entry in batch:
-            size += entry.size
-        with self._lock:
-            self._pending_bytes -= size
-            if self._crowded:
-                self._crowded = False
-                self._room.notify_all()
         publish(batch, self._signals)
         self._wake(batch)
 
+    def _tell_of_room(self) -> None:
+        if self._crowded:
+            self._crowded = False
+            self._room.notify_all()
+
     def _take(self) -> list[Entry]:
+        """The next batch for the writer thread; without one it gives up its turn."""
         batch: list[Entry] = []
         size = 0
-        has_start = False
         with self._lock:
             pending = self._pending
             while pending and len(batch) < MAX_BATCH_RECORDS:
@@ -354,8 +373,10 @@ class Journal:
                 entry = pending.popleft()
                 batch.append(entry)
                 size += entry.size
-                has_start = has_start or type(entry.record) is WorkflowStarted
-            self._start_on_its_way = has_start
+            if not batch:
+                # Nothing is on its way; callers that were interrupted may have left a record counted.
+                self._pending_bytes = 0
+                self._leader = None
         return batch
 
     def _pause(self, seconds: float) -> None:
@@ -374,6 +395,7 @@ class Journal:
                 by_loop.setdefault(entry.future.get_loop(), []).append(entry.future)
             elif entry.then is not None:
                 followed.append((entry.then, entry))
+                entry.then = None
         for loop, futures in by_loop.items():
             try:
                 loop.call_soon_threadsafe(_resolve, futures)

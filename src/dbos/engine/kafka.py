@@ -36,6 +36,8 @@ POLL_SECONDS = 0.25
 # Waits between tries after an error.
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 60.0
+# How long a client that is broken may take to close, before it is left behind.
+LONGEST_CLOSE_SECONDS = 20.0
 # An error that repeats is logged once in so many seconds, with the number of times.
 REPORT_SECONDS = 30.0
 
@@ -198,7 +200,7 @@ class Consumer:
                 list(self._spec.topics), on_assign=self._forget, on_revoke=self._forget, on_lost=self._forget
             )
         except (kafka.KafkaException, TypeError, ValueError) as error:
-            self._close()
+            self._close(self._take_client())
             raise DBOSInitializationError(
                 f"The Kafka consumer of {self._spec.name!r} cannot be made: {error}. Check its config and topics."
             ) from error
@@ -213,7 +215,7 @@ class Consumer:
     def stop(self, timeout_seconds: float = 10.0) -> None:
         self._stopping.set()
         if self._thread is None:
-            self._close()
+            self._close(self._take_client())
             return
         self._thread.join(timeout_seconds)
         if self._thread.is_alive():
@@ -225,15 +227,21 @@ class Consumer:
                 "".join(traceback.format_stack(frame, limit=-4)) if frame is not None else "its end",
             )
 
-    def _close(self) -> None:
+    def _take_client(self) -> Any:
+        """The client, which is the consumer's no longer."""
         client, self._client = self._client, None
+        self._newest.clear()
+        return client
+
+    def _close(self, client: Any) -> None:
         if client is not None:
             # Commits the offsets that were stored.
             client.close()
 
-    def _forget(self, _client: Any, _partitions: Any) -> None:
+    def _forget(self, client: Any, _partitions: Any) -> None:
         # Meanwhile others may have enqueued messages of the same keys: ask the database again.
-        self._newest.clear()
+        if client is self._client:
+            self._newest.clear()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -249,14 +257,32 @@ class Consumer:
                 logger.exception(
                     "The Kafka consumer of %r is made anew in %g s: %s", self._spec.name, self._wait_seconds, error
                 )
-                self._close_quietly()
+                self._close_in_time()
                 self._stopping.wait(self._wait_seconds)
                 self._wait_seconds = min(self._wait_seconds * 2, LONGEST_WAIT_SECONDS)
-        self._close_quietly()
+        self._close_quietly(self._take_client())
 
-    def _close_quietly(self) -> None:
+    def _close_in_time(self) -> None:
+        """Close a broken client, or leave it behind.
+
+        The client library can hang there for ever: librdkafka waits for its own threads, and those for references to
+        a broker of which one was lost. By then it has left the group.
+        """
+        closing = threading.Thread(
+            target=self._close_quietly, args=(self._take_client(),), name="dbos-kafka-close", daemon=True
+        )
+        closing.start()
+        closing.join(LONGEST_CLOSE_SECONDS)
+        if closing.is_alive():
+            logger.warning(
+                "The client of the Kafka consumer of %r has not closed within %g s and is left behind",
+                self._spec.name,
+                LONGEST_CLOSE_SECONDS,
+            )
+
+    def _close_quietly(self, client: Any) -> None:
         try:
-            self._close()
+            self._close(client)
         except Exception:
             logger.exception("The Kafka consumer of %r was not closed properly; offsets may be old", self._spec.name)
 

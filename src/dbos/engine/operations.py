@@ -191,7 +191,11 @@ def record_operation(
     child_id: str | None = None,
     keep_existing: bool = False,
 ) -> Plan[None]:
-    """Write the step row of an operation. An error is recorded only if it survives a round trip (02 R94)."""
+    """Write the step row of an operation.
+
+    An error is recorded as itself or as the nearest thing that can be stored, so that a replay meets one too. A value
+    that cannot be stored is not recorded.
+    """
     engine = execution.engine
     record = StepCompleted(
         execution.workflow_id,
@@ -207,21 +211,20 @@ def record_operation(
         child_id,
         keep_existing,
     )
-    try:
-        if error is None:
+    if error is not None:
+        record.error, record.serialization = engine.payloads.encode_error_always(error)
+    else:
+        try:
             record.output = engine.payloads.encode_value(value)
-        else:
-            record.error = engine.payloads.encode_error(error)
-            engine.payloads.decode_error(record.error, record.serialization)
-    except Exception as problem:
-        logger.warning(
-            "The result of %s in workflow %s (step %d) cannot be stored, so a replay asks again: %s",
-            name,
-            execution.workflow_id,
-            step_id,
-            problem,
-        )
-        return
+        except Exception as problem:
+            logger.warning(
+                "The result of %s in workflow %s (step %d) cannot be stored, so a replay asks again: %s",
+                name,
+                execution.workflow_id,
+                step_id,
+                problem,
+            )
+            return
     yield from record_step(execution, record)
 
 

@@ -25,7 +25,8 @@ def create_plan(engine: Core, make: Callable[[], Plan[Schedule]]) -> Plan[None]:
 
     def create(step: StepCompleted | None) -> Plan[Verdict]:
         schedule = yield from make()
-        answer: Verdict | Schedule = yield Read(lambda store: store.create_schedule(schedule, step))
+        once = Once()
+        answer: Verdict | Schedule = yield Read(lambda store: store.create_schedule(schedule, step, once=once))
         if isinstance(answer, Schedule):
             raise DBOSException(taken(answer, schedule.application_name))
         return answer
@@ -74,7 +75,8 @@ def _changing(engine: Core, step_name: str, change: Callable[[StepCompleted | No
 
 def apply_plan(engine: Core, schedules: Sequence[Schedule]) -> Plan[None]:
     """Create or replace all of them, or none when another application owns one."""
-    foreign: Schedule | None = yield Read(lambda store: store.apply_schedules(schedules))
+    once = Once()
+    foreign: Schedule | None = yield Read(lambda store: store.apply_schedules(schedules, once=once))
     if foreign is not None:
         raise DBOSException(taken(foreign, engine.application_name))
     engine.note_rescheduled()
@@ -139,7 +141,8 @@ def _existing(name: str) -> Plan[Schedule]:
 
 
 def _write(engine: Core, runs: Sequence[ScheduledRun]) -> Plan[None]:
-    yield Read(lambda store: store.fire_schedules(runs, engine.clock.now_ms()))
+    once = Once()
+    yield Read(lambda store: store.fire_schedules(runs, engine.clock.now_ms(), once=once))
     engine.note_queued({run.record.queue.queue_name for run in runs if run.record.queue is not None})
 
 

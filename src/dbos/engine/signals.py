@@ -27,7 +27,10 @@ class Subscriber(Protocol):
 
 
 class Waiter:
-    """One sleeper. Fired at most once, and not while `unless` says so; a driver installs how to wake it."""
+    """One sleeper. Fired at most once, and not while `unless` says so; a driver installs how to wake it.
+
+    Each further call of `fire` wakes it again, as long as it sleeps.
+    """
 
     __slots__ = ("_lock", "_unless", "_wake", "fired", "value")
 
@@ -40,13 +43,21 @@ class Waiter:
 
     def fire(self, value: Any = None, *, always: bool = False) -> None:
         with self._lock:
-            if self.fired or (not always and self._unless is not None and self._unless()):
-                return
-            self.fired = True
-            self.value = value
+            # Whoever fired it first may have been interrupted (Ctrl-C) before it woke the sleeper.
+            again = self.fired
+            if not again:
+                if not always and self._unless is not None and self._unless():
+                    return
+                self.fired = True
+                self.value = value
             wake = self._wake
         if wake is not None:
-            wake()
+            try:
+                wake()
+            except RuntimeError:
+                # Of a lock that is open: the sleeper is about to wake up.
+                if not again:
+                    raise
 
     def install(self, wake: Callable[[], None] | None) -> bool:
         """Have `wake` called when fired; False when that has happened already."""

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..error import DBOSException, DBOSStreamClosedError
 from ..logs import logger
 from ..records import StepCompleted, StreamWritten
 from ..serialization import WorkflowSerializationFormat
 from .effects import effect_plan, encode_for
 from .execution import Execution
 from .feeds import CLOSED
-from .plans import Plan
+from .plans import Plan, Read
 
 WRITE_STREAM = "DBOS.writeStream"
 CLOSE_STREAM = "DBOS.closeStream"
 
 
-def write_stream_plan(key: str, value: Any, serialization_type: WorkflowSerializationFormat | None) -> Plan[None]:
+def write_stream_plan(
+    key: str, value: Any, serialization_type: WorkflowSerializationFormat | None, *, must_be_open: bool = False
+) -> Plan[None]:
+    def check(execution: Execution) -> Plan[DBOSException | None]:
+        end = execution.stream_end(key)
+        if end.is_closed is None:
+            # An earlier execution may have closed it. Since this one owns the workflow, nobody else does any more.
+            found = yield Read(lambda store: store.has_marker(execution.workflow_id, key))
+            end.is_closed = end.is_closed or found
+        return DBOSStreamClosedError(execution.workflow_id, key) if end.is_closed else None
+
     def make(execution: Execution, step_id: int, step: StepCompleted | None) -> StreamWritten:
         text, format_name = encode_for(execution, value, serialization_type, f"the value for stream {key!r}")
-        if key in execution.closed_streams:
+        if execution.stream_end(key).is_closed:
             logger.warning(
                 "Workflow %s writes to stream %r after closing it: readers have stopped there and never see the value",
                 execution.workflow_id,
@@ -27,12 +38,12 @@ def write_stream_plan(key: str, value: Any, serialization_type: WorkflowSerializ
             )
         return _entry(execution, step_id, step, key, text, format_name)
 
-    return effect_plan("DBOS.write_stream", WRITE_STREAM, make)
+    return effect_plan("DBOS.write_stream", WRITE_STREAM, make, check if must_be_open else None)
 
 
 def close_stream_plan(key: str) -> Plan[None]:
     def make(execution: Execution, step_id: int, step: StepCompleted | None) -> StreamWritten:
-        execution.closed_streams.add(key)
+        execution.stream_end(key).is_closed = True
         return _entry(execution, step_id, step, key, *CLOSED)
 
     return effect_plan("DBOS.close_stream", CLOSE_STREAM, make)

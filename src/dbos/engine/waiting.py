@@ -10,7 +10,7 @@ from ..logs import logger
 from ..storage.rows import WorkflowRow, parse_attributes, parse_roles
 from ..types import StepInfo, StepRecord, WorkflowStatus
 from .context import current_context, current_execution
-from .deadlines import LONGEST_WAIT_MS, deadline_row, in_ms, recorded_deadline
+from .deadlines import LONGEST_WAIT_MS, Limit, deadline_row, in_ms, limit_from_now, recorded_deadline
 from .execution import Completion, Execution
 from .operations import GET_RESULT, GET_STATUS, misuse, operation_plan, record_operation, recorded_value
 from .plans import Plan, Read, Wait
@@ -61,14 +61,17 @@ def handle_result_plan(
     interval_seconds: float,
     *,
     must_exist: bool = False,
+    timeout_seconds: float | None = None,
 ) -> Plan[Any]:
     """`get_result` of a handle: in workflow code recorded as `DBOS.getResult` with the awaited id.
 
     With `must_exist` a workflow that does not exist is an error, and not one that may still be started.
+    DBOSResultTimeoutError if the result does not come in time, which is recorded as well.
     """
     execution = current_execution()
+    limit = limit_from_now(engine, timeout_seconds)
     if execution is None:
-        return (yield from _result(engine, workflow_id, completion, interval_seconds, None, must_exist))
+        return (yield from _result(engine, workflow_id, completion, interval_seconds, None, must_exist, limit))
     step_id = execution.draw()
     recorded = yield from recorded_value(execution, step_id, GET_RESULT, workflow_id)
     if recorded is not None:
@@ -77,7 +80,7 @@ def handle_result_plan(
     value: Any = None
     failure: Exception | None = None
     try:
-        value = yield from _result(engine, workflow_id, completion, interval_seconds, execution, must_exist)
+        value = yield from _result(engine, workflow_id, completion, interval_seconds, execution, must_exist, limit)
     except Exception as error:
         failure = error
     yield from record_operation(
@@ -102,32 +105,25 @@ def _result(
     interval_seconds: float,
     waiting: Execution | None,
     must_exist: bool = False,
+    limit: Limit | None = None,
 ) -> Plan[Any]:
     if completion is not None:
         try:
-            return (yield from await_completion(engine, completion, waiting))
+            return (yield from await_completion(engine, completion, waiting, workflow_id, limit))
         except DBOSAwaitedWorkflowCancelledError as cancelled:
             # It may have been resumed meanwhile; the row tells.
             if cancelled.workflow_id != workflow_id:
                 raise
     outcome = yield from await_outcome(
-        engine, workflow_id, interval_seconds=interval_seconds, must_exist=must_exist, waiting=waiting
+        engine, workflow_id, interval_seconds=interval_seconds, must_exist=must_exist, waiting=waiting, limit=limit
     )
     return deliver(engine, outcome)
 
 
-def awaited_result_plan(
-    engine: Core, workflow_id: str, interval_seconds: float, timeout_seconds: float | None
-) -> Plan[Any]:
-    """The result of a workflow, outside of workflow code; TimeoutError if it does not come in time."""
-    until_ms = None if timeout_seconds is None else engine.clock.now_ms() + int(timeout_seconds * 1000)
-    outcome = yield from await_outcome(engine, workflow_id, interval_seconds=interval_seconds, until_ms=until_ms)
-    return deliver(engine, outcome)
-
-
-def result_plan(engine: Core, workflow_id: str) -> Plan[Any]:
+def result_plan(engine: Core, workflow_id: str, timeout_seconds: float | None = None) -> Plan[Any]:
     """`DBOS.get_result`: in workflow code recorded as one step and read back on replay."""
-    inner = _result(engine, workflow_id, None, 1.0, current_execution())
+    limit = limit_from_now(engine, timeout_seconds)
+    inner = _result(engine, workflow_id, None, 1.0, current_execution(), limit=limit)
     return (yield from operation_plan(GET_RESULT, inner))
 
 

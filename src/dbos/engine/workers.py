@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
@@ -36,6 +37,11 @@ def _shut_down(threads: ThreadPoolExecutor) -> None:
     """
     end = threading.Thread(target=threads.shutdown, kwargs={"wait": False, "cancel_futures": True}, daemon=True)
     end.start()
+
+
+def _is_cancelled(task: asyncio.Task[Any] | None) -> bool:
+    """Whether somebody has asked the task to end. Python 3.10 cannot tell: no."""
+    return task is not None and sys.version_info >= (3, 11) and task.cancelling() > 0
 
 
 # Which pool the running thread belongs to.
@@ -227,14 +233,20 @@ class Loops:
             raise EngineStopped() from error
 
     async def in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a blocking function off the loop, with a copy of the context."""
+        """Run a blocking function off the loop, with a copy of the context; EngineStopped if it is not run any more."""
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
         try:
             future = loop.run_in_executor(self._threads, lambda: context.run(function, *args, **kwargs))
         except RuntimeError as error:
             raise EngineStopped() from error
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # `stop` drops what waits for a thread. Nobody has cancelled the task then, and it must not look so.
+            if self._stopped and not _is_cancelled(asyncio.current_task()):
+                raise EngineStopped() from None
+            raise
 
     def stop(self, timeout_seconds: float) -> None:
         """Cancel everything on our own loop and end its thread; an adopted loop is left alone."""

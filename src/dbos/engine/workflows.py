@@ -22,6 +22,7 @@ from ..error import (
     DBOSException,
     DBOSNonExistentWorkflowError,
     DBOSNotAuthorizedError,
+    DBOSResultTimeoutError,
     DBOSWorkflowCancelledError,
     DBOSWorkflowConflictIDError,
 )
@@ -42,6 +43,7 @@ from .starting import Started, Target, start_plan
 
 if TYPE_CHECKING:
     from .core import Core
+    from .deadlines import Limit
     from .engine import Engine
 
 # How long a waiter sleeps at most before it looks again, whatever the signals say.
@@ -231,9 +233,9 @@ def await_outcome(
     interval_seconds: float = 1.0,
     must_exist: bool = False,
     waiting: Execution | None = None,
-    until_ms: int | None = None,
+    limit: Limit | None = None,
 ) -> Plan[WorkflowOutcome]:
-    """Wait until the workflow has ended; TimeoutError if it has not at the time `until_ms`.
+    """Wait until the workflow has ended; DBOSResultTimeoutError if it has not within the `limit`.
 
     Woken by signals; other processes' work is looked at once per second for all waiters together (`services.Watcher`).
     An interval shorter than that makes this waiter look by itself. `waiting` is the execution that waits, which a
@@ -258,10 +260,10 @@ def await_outcome(
                 waiting.check()
             now_ms = engine.clock.now_ms()
             wake_ms = now_ms + int(pause_seconds * 1000)
-            if until_ms is not None:
-                if now_ms >= until_ms:
-                    raise TimeoutError(f"Workflow {workflow_id} has not ended in time")
-                wake_ms = min(wake_ms, until_ms)
+            if limit is not None:
+                if now_ms >= limit.until_ms:
+                    raise DBOSResultTimeoutError(workflow_id, limit.seconds)
+                wake_ms = min(wake_ms, limit.until_ms)
             yield Wait(waiter, wake_ms)
             if isinstance(waiter.value, WorkflowOutcome):
                 return waiter.value
@@ -269,19 +271,25 @@ def await_outcome(
             waiting.check()
 
 
-def await_completion(engine: Core, completion: Completion, waiting: Execution | None) -> Plan[Any]:
-    """Wait for an execution of this process; its live value, no database."""
+def await_completion(
+    engine: Core, completion: Completion, waiting: Execution | None, workflow_id: str = "", limit: Limit | None = None
+) -> Plan[Any]:
+    """Wait for an execution of this process; its live value, no database. The limit as of `await_outcome`."""
     if not completion.done:
         waiter = completion.watch()
+        until_ms = None if limit is None else limit.until_ms
         if waiting is None:
-            yield Wait(waiter)
+            yield Wait(waiter, until_ms)
         else:
             with engine.signals.watch(("cancelled", waiting.workflow_id), unless=waiting.goes_on) as cancelled:
                 # One sleeper for both: a cancellation of the waiting workflow fires the other waiter as well.
                 cancelled.install(waiter.fire)
                 waiting.check()
-                yield Wait(waiter)
+                yield Wait(waiter, until_ms)
             waiting.check()
+        if limit is not None and not completion.done:
+            completion.forget(waiter)
+            raise DBOSResultTimeoutError(workflow_id, limit.seconds)
     return completion.result()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from ..error import DBOSException
 from .bulk import Transaction
@@ -16,6 +16,8 @@ from .encoding import Row
 
 # $1 on Postgres, mostly with its type, as in $1::int8, which SQLAlchemy would not read right; ?1 on SQLite.
 _PLACE = re.compile(r"[$?](\d+)(?:::(\w+))?")
+
+T = TypeVar("T")
 
 Announce = Callable[[Transaction, str, Sequence[str]], None]
 
@@ -31,7 +33,19 @@ def connection_of(connection_or_session: Any) -> Any:
         return connection_or_session.connection()
     raise DBOSException(
         f"A transaction is given as a SQLAlchemy Connection or Session, not as {type(connection_or_session).__name__}. "
-        f"From async code pass the sync one: `await connection.run_sync(lambda sync: ...)`"
+        f"The methods that end in _async take an AsyncConnection or AsyncSession"
+    )
+
+
+async def on_sync_connection(connection_or_session: Any, function: Callable[[Any], T]) -> T:
+    """Call a function with the sync connection or session that an async one of SQLAlchemy stands for."""
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+    if isinstance(connection_or_session, (AsyncConnection, AsyncSession)):
+        return await connection_or_session.run_sync(function)
+    raise DBOSException(
+        f"In async code a transaction is given as a SQLAlchemy AsyncConnection or AsyncSession, not as "
+        f"{type(connection_or_session).__name__}. The methods without _async take a Connection or Session"
     )
 
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
 from ..records import Answer, MessageConsumed, MessagesSent, RecipientsMissing, Verdict
-from ..types import StoredMessage
+from ..types import SentMessage, StoredMessage
 from .encoding import encode_json, encode_rows
+from .listing import ALL
 from .rows import verdict_on_step
 from .store import StoreUnavailable
 
@@ -77,6 +78,27 @@ class MessageOperations:
                     forks.setdefault(origin, []).append(workflow_id)
         transaction.change("send_messages", (encode_rows(make(forks).rows(0)), transaction.now_ms()))
         return []
+
+    def list_messages(
+        self,
+        workflow_id: str,
+        topics: Sequence[str] | None,
+        is_received: bool | None,
+        *,
+        load_message: bool,
+        limit: int | None,
+        offset: int | None,
+        timeout_seconds: float | None,
+    ) -> list[SentMessage]:
+        asked: dict[str, Any] = {} if topics is None else {"topics": encode_json(list(topics))}
+        if is_received is not None:
+            asked["received" if is_received else "waiting"] = True
+        first = (workflow_id, ALL if limit is None else limit, offset or 0, load_message)
+        rows = self._db.look_up("list_messages", first, asked, timeout_seconds)
+        return [
+            SentMessage(message_id, topic, text, format_name, created_at_ms, bool(is_received), received_by)
+            for message_id, topic, text, format_name, created_at_ms, is_received, received_by in rows
+        ]
 
     def _answer_to_sending(self, record: MessagesSent) -> Answer:
         if record.workflow_id is not None:

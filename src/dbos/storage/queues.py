@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..types import INTERNAL_QUEUE_NAME, Claim, ClaimedWorkflow, QueueConfig
+from ..types import INTERNAL_QUEUE_NAME, Claim, Claimed, ClaimedWorkflow, QueueConfig
 from .rows import from_queue, to_claimed, to_queue
 
 if TYPE_CHECKING:
+    from ..records import Verdict
+    from .bulk import Transaction
     from .database import Connections
     from .encoding import Row
+    from .once import Once
 
 
 class QueueOperations:
     """The part of the store that is about queues."""
 
     _db: Connections
+    # See `database.SqlStore`.
+    _recorded: Callable[..., Verdict]
 
     # --- claims
 
     def claim_workflows(
         self, queue: QueueConfig, claim: Claim, now_ms: int, running: Mapping[str, int] | None = None
-    ) -> list[ClaimedWorkflow]:
+    ) -> Claimed:
         rate, names = queue.rate_limit, claim.function_names
         parameters: Row = (
             queue.name,
@@ -101,16 +106,32 @@ class QueueOperations:
 
     # --- configuration
 
-    def register_queue(self, queue: QueueConfig, now_ms: int, *, overwrite: bool) -> QueueConfig:
-        while True:
-            self._db.write("register_queue", (*from_queue(queue, now_ms), overwrite))
-            found = self.find_queue(queue.name)
-            # Deleted in between: once more.
-            if found is not None:
-                return found
+    def register_queue(
+        self, queue: QueueConfig, now_ms: int, *, overwrite: bool, once: Once | None = None
+    ) -> QueueConfig:
+        found: QueueConfig | None = None
 
-    def update_queue(self, queue: QueueConfig, now_ms: int) -> bool:
-        return bool(self._db.write("update_queue", (*from_queue(queue, now_ms), queue.updated_at_ms)))
+        def register(transaction: Transaction) -> None:
+            nonlocal found
+            transaction.change("register_queue", (*from_queue(queue, now_ms), overwrite))
+            # There, and as it is until the commit: the statement locks the row, also one that it leaves alone.
+            found = to_queue(transaction.read("find_queue", (queue.name,))[0])
+
+        self._recorded(None, register, once=once)
+        # What an earlier try has registered may have been deleted since; it is not registered again.
+        return found or self.find_queue(queue.name) or queue
+
+    def update_queue(self, queue: QueueConfig, now_ms: int, *, once: Once | None = None) -> bool:
+        def update(transaction: Transaction) -> None:
+            if not transaction.read("update_queue", (*from_queue(queue, now_ms), queue.updated_at_ms)):
+                # Rolled back, so that no later try takes it for done.
+                raise _ChangedMeanwhile
+
+        try:
+            self._recorded(None, update, once=once)
+        except _ChangedMeanwhile:
+            return False
+        return True
 
     def find_queue(self, name: str) -> QueueConfig | None:
         rows = self._db.read("find_queue", (name,))
@@ -120,14 +141,23 @@ class QueueOperations:
         names = None if application_names is None else json.dumps(list(application_names))
         return [to_queue(row) for row in self._db.read("list_queues", (names,))]
 
-    def delete_queue(self, name: str) -> str | None:
-        rows = self._db.write("delete_queue", (name,))
-        return rows[0][0] if rows else None
+    def delete_queue(self, name: str, *, once: Once | None = None) -> None:
+        def delete(transaction: Transaction) -> None:
+            transaction.change("delete_queue", (name,))
+
+        self._recorded(None, delete, once=once)
 
     def has_waiting(self, name: str) -> bool:
         return bool(self._db.read("has_waiting", (name,))[0][0])
 
 
-def _claimed(rows: list[Row]) -> list[ClaimedWorkflow]:
+class _ChangedMeanwhile(Exception):
+    """Rolls back: the configuration is not the one any more that was read."""
+
+
+def _claimed(rows: list[Row]) -> Claimed:
     """Claim order is priority, age, id (05: total order), the last columns of the row."""
-    return [to_claimed(row) for row in sorted(rows, key=lambda row: (row[15], row[16], row[0]))]
+    taken = [row for row in rows if row[0] is not None]
+    claimed = Claimed(to_claimed(row) for row in sorted(taken, key=lambda row: (row[15], row[16], row[0])))
+    claimed.has_passed_over = len(taken) < len(rows)
+    return claimed

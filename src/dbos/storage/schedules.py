@@ -25,7 +25,9 @@ class ScheduleOperations:
     # See `database.SqlStore`.
     _recorded: Callable[..., Verdict]
 
-    def create_schedule(self, schedule: Schedule, step: StepCompleted | None) -> Verdict | Schedule:
+    def create_schedule(
+        self, schedule: Schedule, step: StepCompleted | None, *, once: Once | None = None
+    ) -> Verdict | Schedule:
         met: list[Schedule] = []
 
         def create(transaction: Transaction) -> None:
@@ -37,25 +39,27 @@ class ScheduleOperations:
                 raise _Taken()
 
         try:
-            return self._changed(step, create)
+            return self._changed(step, create, once)
         except _Taken:
             return met[0]
 
-    def apply_schedules(self, schedules: Sequence[Schedule]) -> Schedule | None:
+    def apply_schedules(self, schedules: Sequence[Schedule], *, once: Once | None = None) -> Schedule | None:
         met: list[Schedule] = []
+
+        def apply(transaction: Transaction) -> None:
+            # In the order of the names, so that two that apply the same ones wait for each other only once.
+            for name, schedule in sorted({schedule.name: schedule for schedule in schedules}.items()):
+                transaction.change("create_schedule", _parameters(schedule))
+                found = to_schedule(transaction.read("lock_schedules", (json.dumps([name]),))[0])
+                if None not in (owners := {found.application_name, schedule.application_name}) and len(owners) > 1:
+                    met.append(found)
+                    raise _Taken()
+                transaction.change("replace_schedule", _parameters(schedule.with_id_of(found)))
+
         try:
-            with self._db.transaction() as transaction:
-                # In the order of the names, so that two that apply the same ones wait for each other only once.
-                for name, schedule in sorted({schedule.name: schedule for schedule in schedules}.items()):
-                    transaction.change("create_schedule", _parameters(schedule))
-                    found = to_schedule(transaction.read("lock_schedules", (json.dumps([name]),))[0])
-                    if None not in (owners := {found.application_name, schedule.application_name}) and len(owners) > 1:
-                        met.append(found)
-                        raise _Taken()
-                    transaction.change("replace_schedule", _parameters(schedule.with_id_of(found)))
+            self._changed(None, apply, once)
         except _Taken:
             return met[0]
-        self._db.announce("schedules", ())
         return None
 
     def _changed(
@@ -87,9 +91,10 @@ class ScheduleOperations:
 
         return self._changed(step, change, once)
 
-    def fire_schedules(self, runs: Sequence[ScheduledRun], now_ms: int) -> None:
+    def fire_schedules(self, runs: Sequence[ScheduledRun], now_ms: int, *, once: Once | None = None) -> None:
         names = json.dumps(sorted({run.schedule.name for run in runs}))
-        with self._db.transaction() as transaction:
+
+        def fire(transaction: Transaction) -> None:
             known = {row[1]: to_schedule(row) for row in transaction.read("lock_schedules", (names,))}
             busy = (
                 {row[0] for row in transaction.read("find_busy_schedules", (names,))} if _may_overlap(runs) else set()
@@ -121,6 +126,8 @@ class ScheduleOperations:
                 transaction.change("start_workflows", (encode_rows(rows), now_ms))
             for name, moment in fired.items():
                 transaction.change("note_fired", (name, moment.isoformat()))
+
+        self._recorded(None, fire, once=once)
         queues = {run.record.queue.queue_name for run in runs if run.record.queue is not None}
         self._db.announce("queued", sorted(queues))
 

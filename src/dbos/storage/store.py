@@ -30,12 +30,14 @@ from ..records import (
 )
 from ..types import (
     Claim,
+    Claimed,
     ClaimedWorkflow,
     Fork,
     KeyHolder,
     QueueConfig,
     Rewind,
     Schedule,
+    SentMessage,
     StepRecord,
     StoredMessage,
     StoredValue,
@@ -213,13 +215,15 @@ class Store(Protocol):
 
     def claim_workflows(
         self, queue: QueueConfig, claim: Claim, now_ms: int, running: Mapping[str, int] | None = None
-    ) -> list[ClaimedWorkflow]:
+    ) -> Claimed:
         """Take up to `claim.limit` waiting workflows of a queue for this executor, by priority and age, with inputs.
 
         Each is taken by exactly one claimer, and the shared limits of the queue hold whatever processes, versions and
         applications claim at the same moment. Nothing is taken by a configuration that is no longer the stored one
         (`updated_at_ms`; 0 is a queue that has no row). `running` says how many of each partition run in this process,
-        for the limit per worker. After StoreUnavailable ask `find_claimed` with the same token.
+        for the limit per worker. Of a partitioned queue without shared limits a claim takes nothing that somebody else
+        claims at the same moment, though more may wait behind it, and says so. After StoreUnavailable ask
+        `find_claimed` with the same token.
         """
         ...
 
@@ -247,12 +251,30 @@ class Store(Protocol):
         """Up to `limit` consecutive entries of a stream from `offset` on, with the status of its workflow."""
         ...
 
+    def has_marker(self, workflow_id: str, key: str) -> bool:
+        """Whether a stream was closed, whatever was written behind that."""
+        ...
+
     def find_stream_ends(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
         """The last offset of each of the streams (workflow, key); those without entries miss."""
         ...
 
     def find_messages(self, workflow_id: str, topic: str, limit: int) -> list[StoredMessage]:
         """The oldest messages that wait for a workflow under a topic, in the order in which they are received."""
+        ...
+
+    def list_messages(
+        self,
+        workflow_id: str,
+        topics: Sequence[str] | None,
+        is_received: bool | None,
+        *,
+        load_message: bool,
+        limit: int | None,
+        offset: int | None,
+        timeout_seconds: float | None,
+    ) -> list[SentMessage]:
+        """The messages to a workflow as they were sent, waiting or received; DBOSQueryTimeoutError."""
         ...
 
     def find_filled_mailboxes(self, wanted: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -306,11 +328,16 @@ class Store(Protocol):
         """
         ...
 
-    def register_queue(self, queue: QueueConfig, now_ms: int, *, overwrite: bool) -> QueueConfig:
-        """Insert a queue, or overwrite its row unless another application owns it; the row as it is now."""
+    def register_queue(
+        self, queue: QueueConfig, now_ms: int, *, overwrite: bool, once: Once | None = None
+    ) -> QueueConfig:
+        """Insert a queue, or overwrite its row unless another application owns it; the row as it is now.
+
+        A repeated call has to come with the same `once`, here and for the other changes of queues.
+        """
         ...
 
-    def update_queue(self, queue: QueueConfig, now_ms: int) -> bool:
+    def update_queue(self, queue: QueueConfig, now_ms: int, *, once: Once | None = None) -> bool:
         """Write a changed configuration if the row is still as it was read (`queue.updated_at_ms`)."""
         ...
 
@@ -320,22 +347,25 @@ class Store(Protocol):
         """The queues of these applications and those nobody owns, by name; all queues for None."""
         ...
 
-    def delete_queue(self, name: str) -> str | None:
-        """Remove the row; its owner. Workflows that wait on the queue stay."""
+    def delete_queue(self, name: str, *, once: Once | None = None) -> None:
+        """Remove the row. Workflows that wait on the queue stay."""
         ...
 
     def has_waiting(self, name: str) -> bool:
         """Whether a workflow waits on the queue, or is delayed and will; whoever may run it."""
         ...
 
-    def create_schedule(self, schedule: Schedule, step: StepCompleted | None) -> Verdict | Schedule:
+    def create_schedule(
+        self, schedule: Schedule, step: StepCompleted | None, *, once: Once | None = None
+    ) -> Verdict | Schedule:
         """Insert a schedule, in workflow code together with the step row; the one that has its name if there is one.
 
-        What the owner check of the step says is the verdict; nothing is written then. Repeatable.
+        What the owner check of the step says is the verdict; nothing is written then. Without a step a repeated call
+        has to come with the same `once`, here and for the other changes of schedules.
         """
         ...
 
-    def apply_schedules(self, schedules: Sequence[Schedule]) -> Schedule | None:
+    def apply_schedules(self, schedules: Sequence[Schedule], *, once: Once | None = None) -> Schedule | None:
         """Insert or replace all of them, or none: then the one of another application that has the name is returned.
 
         The id, the status and the last tick of a replaced one stay.
@@ -349,18 +379,16 @@ class Store(Protocol):
         ...
 
     def delete_schedule(self, name: str, step: StepCompleted | None, *, once: Once | None = None) -> Verdict:
-        """Remove a schedule if there is one; its runs stay. `step` as for `create_schedule`; without one a repeated
-        call has to come with the same `once`.
-        """
+        """Remove a schedule if there is one; its runs stay. `step` and `once` as for `create_schedule`."""
         ...
 
     def set_schedule_status(
         self, name: str, status: str, step: StepCompleted | None, *, once: Once | None = None
     ) -> Verdict:
-        """Pause or resume a schedule if there is one. `step` and `once` as for `delete_schedule`."""
+        """Pause or resume a schedule if there is one. `step` and `once` as for `create_schedule`."""
         ...
 
-    def fire_schedules(self, runs: Sequence[ScheduledRun], now_ms: int) -> None:
+    def fire_schedules(self, runs: Sequence[ScheduledRun], now_ms: int, *, once: Once | None = None) -> None:
         """Enqueue runs of schedules with the latest version of their application; those that exist stay as they are.
 
         A tick counts only while its schedule is active and defined as it was; its time is noted as the last one of

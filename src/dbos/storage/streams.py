@@ -36,6 +36,9 @@ class StreamOperations:
             entries.append(StoredValue(value, serialization))
         return StreamPage(status, entries, not entries and bool(closed_before))
 
+    def has_marker(self, workflow_id: str, key: str) -> bool:
+        return bool(self._db.read("has_marker", (workflow_id, key))[0][0])
+
     def find_stream_ends(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
         rows = self._db.read("find_stream_ends", (encode_json(list(wanted)),))
         return {(row[0], row[1]): row[2] for row in rows}

@@ -141,3 +141,26 @@ def sleeping(version: int) -> Functions:
 
 def _two() -> int:
     return 2
+
+
+@scenario(Root("impatient", "p"), expected={"p": ["late", "late", "done"]})
+def results_with_timeouts(version: int) -> Functions:
+    @DBOS.workflow(name="waiting")
+    def waiting() -> str:
+        # It cannot end before the other has given up twice.
+        DBOS.get_event("p", "go", 1000)
+        return "done"
+
+    @DBOS.workflow(name="impatient")
+    def impatient() -> list[str]:
+        results: list[str] = []
+        handle = DBOS.start_workflow(waiting)
+        for ask in (handle.get_result, lambda **limit: DBOS.get_result(handle.workflow_id, **limit)):
+            try:
+                ask(timeout_seconds=0.5)
+            except TimeoutError:
+                results.append("late")
+        DBOS.set_event("go", True)
+        return [*results, handle.get_result(timeout_seconds=1000)]
+
+    return {"waiting": waiting, "impatient": impatient}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from dbos import DBOS, SendMessage
+from dbos import DBOS, MessageInfo, SendMessage
 from dbos.error import DBOSNonExistentWorkflowError
 
 from ..world import Root
@@ -92,3 +92,25 @@ def concurrent_receivers(version: int) -> Functions:
         return list(await asyncio.gather(*receivers))
 
     return {"crowd_of_receivers": crowd}
+
+
+@scenario(
+    Root("looking", "l"),
+    expected={"l": [["1 waits", "2 waits"], 1, ["1 by 4", "2 waits"], 1]},
+    unstable=("DBOS.listMessages",),  # They tell times.
+)
+def listed_messages(version: int) -> Functions:
+    @DBOS.workflow(name="looking")
+    def looking() -> list[Any]:
+        def look() -> list[str]:
+            found = DBOS.list_messages("l", topics="t")
+            return [f"{m['message']} {'by' if m['received'] else 'waits'}{by(m)}" for m in found]
+
+        def by(message: MessageInfo) -> str:
+            return f" {message['received_by_function_id']}" if message["received"] else ""
+
+        DBOS.send("l", 1, "t")
+        DBOS.send("l", 2, "t")
+        return [look(), DBOS.recv("t"), look(), len(DBOS.list_messages("l", received=False))]
+
+    return {"looking": looking}

@@ -7,7 +7,7 @@ import itertools
 from typing import Any
 
 from dbos import DBOS
-from dbos.error import DBOSStreamEndedError, DBOSStreamTimeoutError
+from dbos.error import DBOSStreamClosedError, DBOSStreamEndedError, DBOSStreamTimeoutError
 
 from ..database import STREAM_OF_STEPS
 from ..world import Root
@@ -50,6 +50,29 @@ def streams(version: int) -> Functions:
         return [*results, list(DBOS.read_stream("w", "late"))]
 
     return {"writing": writing, "reading": reading}
+
+
+@scenario(Root("closing", "w"), expected={"w": ["written", "2 is late", "3 is late", [1]]})
+def closed_streams(version: int) -> Functions:
+    def append(value: int) -> str:
+        try:
+            DBOS.write_stream("k", value, must_be_open=True)
+        except DBOSStreamClosedError:
+            return f"{value} is late"
+        return "written"
+
+    @DBOS.step(name="append")
+    def append_in_step(value: int) -> str:
+        return append(value)
+
+    @DBOS.workflow(name="closing")
+    def closing() -> list[Any]:
+        results: list[Any] = [append(1)]
+        DBOS.close_stream("k")
+        results += [append_in_step(2), append(3)]
+        return [*results, list(DBOS.read_stream("w", "k"))]
+
+    return {"closing": closing}
 
 
 @scenario(Root("crowd", "w"), expected={"w": [[0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9, 11]]})

@@ -11,7 +11,7 @@ from ...engine.stream_reading import END
 from ...serialization import WorkflowSerializationFormat
 from ...types import SendMessage
 from ..events import event_lookup, events_lookup
-from ..messages import bulk_sending, check_message, checked_messages
+from ..messages import bulk_sending, check_message, checked_messages, message_listing
 from ..streams import stream_offset_lookup, stream_reader
 from .session import Session, blocking, twin
 
@@ -52,7 +52,7 @@ def _send(
 
 
 class CommunicationMethods:
-    """Messages, events and streams of a client."""
+    """Messages, events and streams, through a client."""
 
     _session: Session
 
@@ -60,6 +60,8 @@ class CommunicationMethods:
     send_async = twin("send", _send)
     send_bulk = blocking("send_bulk", bulk_sending)
     send_bulk_async = twin("send_bulk", bulk_sending)
+    list_messages = blocking("list_messages", message_listing)
+    list_messages_async = twin("list_messages", message_listing)
     get_event = blocking("get_event", event_lookup)
     get_event_async = twin("get_event", event_lookup)
     get_all_events = blocking("get_all_events", events_lookup)
@@ -106,6 +108,49 @@ class CommunicationMethods:
     ) -> None:
         """Send many messages in a transaction of yours; see `send_in_transaction` and `send_bulk`."""
         self._send_within(conn_or_session, checked_messages(messages), serialization_type, send_to_forks)
+
+    async def send_in_transaction_async(
+        self,
+        conn_or_session: Any,
+        destination_id: str,
+        message: Any,
+        topic: str | None = None,
+        idempotency_key: str | None = None,
+        *,
+        serialization_type: WorkflowSerializationFormat | None = DEFAULT,
+        send_to_forks: bool = False,
+        shard_key: str | None = None,
+    ) -> None:
+        """As `send_in_transaction`, on a SQLAlchemy AsyncConnection or AsyncSession."""
+        sent = SendMessage(destination_id, message, topic, idempotency_key, shard_key)
+        check_message(sent)
+        await self._send_within_async(conn_or_session, [sent], serialization_type, send_to_forks)
+
+    async def send_bulk_in_transaction_async(
+        self,
+        conn_or_session: Any,
+        messages: list[SendMessage],
+        *,
+        serialization_type: WorkflowSerializationFormat | None = DEFAULT,
+        send_to_forks: bool = False,
+    ) -> None:
+        """As `send_bulk_in_transaction`, on a SQLAlchemy AsyncConnection or AsyncSession."""
+        await self._send_within_async(conn_or_session, checked_messages(messages), serialization_type, send_to_forks)
+
+    async def _send_within_async(
+        self,
+        conn_or_session: Any,
+        messages: list[SendMessage],
+        serialization_type: WorkflowSerializationFormat | None,
+        send_to_forks: bool,
+    ) -> None:
+        from ...storage.caller_transaction import on_sync_connection
+
+        await self._session.open_async()
+        await on_sync_connection(
+            conn_or_session,
+            lambda connection: self._send_within(connection, messages, serialization_type, send_to_forks),
+        )
 
     def _send_within(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +10,12 @@ from ...engine.enqueueing import check_options, enqueue_named_plan, enqueue_with
 from ...engine.plans import Plan
 from ...error import DBOSException
 from ...logs import logger
-from ..enqueueing import EnqueueOptions, check_queue_name, merge, named_target
+from ..enqueueing import KNOWN_OPTIONS, EnqueueOptions, check_queue_name, merge, named_target, no_such_option
 from .handles import ClientAsyncHandle, ClientHandle
 from .session import Session
 
 if TYPE_CHECKING:
     from ...engine.core import Core
-
-
-KNOWN_OPTIONS = frozenset(EnqueueOptions.__required_keys__ | EnqueueOptions.__optional_keys__)
 
 
 def given_options(options: Any) -> dict[str, Any]:
@@ -42,9 +38,7 @@ def given_options(options: Any) -> dict[str, Any]:
                 "decides how often a workflow is recovered"
             )
         else:
-            close = difflib.get_close_matches(str(key), KNOWN_OPTIONS, n=1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"Options are {', '.join(sorted(KNOWN_OPTIONS))}."
-            raise DBOSException(f"There is no enqueue option {key!r}. {hint}")
+            raise DBOSException(no_such_option(key))
     name = given["workflow_name"]
     if not isinstance(name, str) or not name:
         raise DBOSException(f"A workflow name is a non-empty text, not {name!r}")
@@ -116,7 +110,7 @@ class EnqueueMethods:
         """Put a workflow on a queue in a transaction of yours: it exists if and when that commits.
 
         Nothing is begun, committed, rolled back or tried again here; the database's errors come out as SQLAlchemy
-        raises them. From async code use `run_sync` of the connection: it gives the sync one to a function of yours.
+        raises them.
 
         Args:
             conn_or_session: A SQLAlchemy Connection or Session on the system database.
@@ -144,3 +138,15 @@ class EnqueueMethods:
         connection = connection_of(conn_or_session)
         workflow_id = enqueue_within(core, connection, make_record, merged.workflow_id, merged.reject)
         return ClientHandle(self._session, workflow_id)
+
+    async def enqueue_in_transaction_async(
+        self, conn_or_session: Any, options: EnqueueOptions, *args: Any, **kwargs: Any
+    ) -> ClientAsyncHandle[Any]:
+        """As `enqueue_in_transaction`, on a SQLAlchemy AsyncConnection or AsyncSession."""
+        from ...storage.caller_transaction import on_sync_connection
+
+        await self._session.open_async()
+        handle = await on_sync_connection(
+            conn_or_session, lambda connection: self.enqueue_in_transaction(connection, options, *args, **kwargs)
+        )
+        return ClientAsyncHandle(self._session, handle.workflow_id)

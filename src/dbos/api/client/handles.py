@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...engine.plans import Plan
-from ...engine.waiting import awaited_result_plan, existing_status_plan
-from ...error import DBOSException
+from ...engine.waiting import existing_status_plan, handle_result_plan
 from ...types import WorkflowStatus
-from ..handles import AsyncHandle, Handle
+from ..handles import AsyncHandle, Handle, check_limit
 
 if TYPE_CHECKING:
     from ...engine.core import Core
@@ -35,7 +33,7 @@ class ClientHandle(Handle[R]):
             timeout_seconds: How long to wait at most. Default None, for ever.
 
         Raises:
-            TimeoutError: the workflow has not ended in time; it goes on.
+            DBOSResultTimeoutError: the workflow has not ended in time; it goes on. It is a TimeoutError.
             DBOSAwaitedWorkflowCancelledError: the workflow was cancelled.
             DBOSAwaitedWorkflowMaxRecoveryAttemptsExceeded: it was given up after too many recoveries.
             DBOSException: the client was destroyed.
@@ -67,12 +65,5 @@ class ClientAsyncHandle(AsyncHandle[R]):
 def _result_plan(
     workflow_id: str, polling_interval_seconds: float, timeout_seconds: float | None
 ) -> Callable[[Core], Plan[Any]]:
-    if timeout_seconds is not None and (
-        isinstance(timeout_seconds, bool)
-        or not isinstance(timeout_seconds, (int, float))
-        or math.isnan(timeout_seconds)
-        or timeout_seconds < 0
-    ):
-        raise DBOSException(f"timeout_seconds must be a number from 0 on, or None, not {timeout_seconds!r}")
-    limit = None if timeout_seconds is None or math.isinf(timeout_seconds) else timeout_seconds
-    return lambda core: awaited_result_plan(core, workflow_id, polling_interval_seconds, limit)
+    limit = check_limit(timeout_seconds)
+    return lambda core: handle_result_plan(core, workflow_id, None, polling_interval_seconds, timeout_seconds=limit)

@@ -182,6 +182,19 @@ WHERE destination_uuid = $1::text AND topic = $2::text AND NOT consumed
 ORDER BY created_at_epoch_ms, ctid
 LIMIT $3::int8;
 
+-- name: list_messages
+-- Up to $2 messages of workflow $1 behind the first $3, with their texts if $4; lines that end in a mark are there only
+-- if a listing asks for what it names (see storage/listing.py).
+SELECT message_uuid, topic, CASE WHEN $4::boolean THEN message END, serialization, created_at_epoch_ms, consumed,
+       consumed_by_function_id
+FROM {schema}.notifications
+WHERE destination_uuid = $1::text
+  AND topic = ANY (ARRAY(SELECT json_array_elements_text($5::json))) -- if topics
+  AND consumed -- if received
+  AND NOT consumed -- if waiting
+ORDER BY created_at_epoch_ms, ctid
+LIMIT $2::int8 OFFSET $3::int8;
+
 -- name: find_filled_mailboxes
 -- Those of the pairs of workflow and topic in $1 (a JSON array) under which a message waits.
 SELECT r.pair ->> 0, r.pair ->> 1

@@ -53,9 +53,8 @@ WHERE $1::text IS NULL OR application_name IS NULL
 ORDER BY name;
 
 -- name: delete_queue
--- Whoever owns it; the owner.
-DELETE FROM {schema}.queues WHERE name = $1::text
-RETURNING application_name;
+-- Whoever owns it.
+DELETE FROM {schema}.queues WHERE name = $1::text;
 
 -- name: has_waiting
 -- Whether something waits or is delayed on queue $1.
@@ -131,6 +130,7 @@ WITH clock AS MATERIALIZED (
   FOR UPDATE SKIP LOCKED
 )
 -- include: parts/claim.sql
+;
 
 -- name: claim_partitions
 -- The same for a partitioned queue, all partitions in one statement: of each up to what its limits leave, the longest
@@ -197,8 +197,14 @@ WITH RECURSIVE clock AS MATERIALIZED (
     WHERE workflow_uuid = heads.workflow_uuid AND status = 'ENQUEUED'
     FOR UPDATE SKIP LOCKED
   ) AS locked
-)
+), claimed AS (
 -- include: parts/claim.sql
+)
+SELECT * FROM claimed
+UNION ALL
+-- A row of nothing: some were passed over.
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+WHERE (SELECT count(*) FROM candidates) < (SELECT count(*) FROM heads);
 
 -- name: find_rate_window
 -- When the rate limit of queue $1 lets the next one start: the start of the $3-th last one, of application $2.

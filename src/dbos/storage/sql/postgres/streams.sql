@@ -69,6 +69,12 @@ LEFT JOIN LATERAL (
 WHERE w.workflow_uuid = $1::text
 ORDER BY s."offset";
 
+-- name: has_marker
+SELECT EXISTS (
+  SELECT FROM {schema}.streams
+  WHERE workflow_uuid = $1::text AND key = $2::text
+    AND value = '"__DBOS_STREAM_CLOSED__"' AND serialization = 'portable_json');
+
 -- name: find_stream_entry
 SELECT value, serialization, function_id FROM {schema}.streams
 WHERE workflow_uuid = $1::text AND key = $2::text AND "offset" = $3::int4;

@@ -155,6 +155,19 @@ WHERE destination_uuid = ?1 AND topic = ?2 AND NOT consumed
 ORDER BY created_at_epoch_ms, rowid
 LIMIT ?3;
 
+-- name: list_messages
+-- Up to ?2 messages of workflow ?1 behind the first ?3, with their texts if ?4; lines that end in a mark are there only
+-- if a listing asks for what it names (see storage/listing.py).
+SELECT message_uuid, topic, CASE WHEN ?4 THEN message END, serialization, created_at_epoch_ms, consumed,
+       consumed_by_function_id
+FROM notifications
+WHERE destination_uuid = ?1
+  AND topic IN (SELECT value FROM json_each(?5)) -- if topics
+  AND consumed -- if received
+  AND NOT consumed -- if waiting
+ORDER BY created_at_epoch_ms, rowid
+LIMIT ?2 OFFSET ?3;
+
 -- name: find_filled_mailboxes
 -- Those of the pairs of workflow and topic in ?1 (a JSON array) under which a message waits.
 SELECT json_extract(r.value, '$[0]'), json_extract(r.value, '$[1]')

@@ -53,9 +53,8 @@ WHERE ?1 IS NULL OR application_name IS NULL
 ORDER BY name;
 
 -- name: delete_queue
--- Whoever owns it; the owner.
-DELETE FROM queues WHERE name = ?1
-RETURNING application_name;
+-- Whoever owns it.
+DELETE FROM queues WHERE name = ?1;
 
 -- name: has_waiting
 -- Whether something waits or is delayed on queue ?1.

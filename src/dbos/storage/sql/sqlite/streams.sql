@@ -50,6 +50,11 @@ LEFT JOIN streams AS s ON s.workflow_uuid = w.workflow_uuid AND s.key = ?2 AND s
 WHERE w.workflow_uuid = ?1
 ORDER BY s."offset";
 
+-- name: has_marker
+SELECT EXISTS (
+  SELECT 1 FROM streams
+  WHERE workflow_uuid = ?1 AND key = ?2 AND value = '"__DBOS_STREAM_CLOSED__"' AND serialization = 'portable_json');
+
 -- name: find_stream_entry
 SELECT value, serialization, function_id FROM streams WHERE workflow_uuid = ?1 AND key = ?2 AND "offset" = ?3;
 

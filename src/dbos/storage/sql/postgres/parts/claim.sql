@@ -15,4 +15,4 @@ RETURNING w.workflow_uuid, w.status, w.name, w.class_name, w.config_name, w.owne
   COALESCE((SELECT i.inputs FROM {schema}.workflow_input AS i WHERE i.workflow_uuid = w.workflow_uuid), w.inputs),
   w.serialization, w.recovery_attempts, w.workflow_deadline_epoch_ms, w.authenticated_user,
   w.authenticated_roles, w.attributes::text, $1::text, w.queue_partition_key, w.priority, w.created_at,
-  EXISTS (SELECT FROM {schema}.operation_outputs AS o WHERE o.workflow_uuid = w.workflow_uuid)::int4;
+  EXISTS (SELECT FROM {schema}.operation_outputs AS o WHERE o.workflow_uuid = w.workflow_uuid)::int4
