@@ -67,7 +67,7 @@ def workers() -> Iterator[Workers]:
 
 @pytest.fixture
 def drivers(fake: FakeStore, journal: Journal, workers: Workers) -> Drivers:
-    return Drivers(fake, journal, journal, Clock(), workers, Loops())  # type: ignore[arg-type]
+    return Drivers(fake, journal, Clock(), workers, Loops())  # type: ignore[arg-type]
 
 
 @pytest.fixture

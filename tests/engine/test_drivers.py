@@ -44,7 +44,7 @@ def drivers(fake: FakeStore, loops: Loops) -> Iterator[Drivers]:
     journal = Journal(fake, Signals())  # type: ignore[arg-type]
     journal.start()
     workers = Workers(1)
-    yield Drivers(fake, journal, journal, Clock(), workers, loops)  # type: ignore[arg-type]
+    yield Drivers(fake, journal, Clock(), workers, loops)  # type: ignore[arg-type]
     workers.stop()
     journal.close()
 

@@ -154,6 +154,45 @@ def test_what_arrives_during_a_commit_forms_the_next_batch(journal: Journal, fak
     assert fake.threads == ["caller", "dbos-journal"]
 
 
+def test_a_start_is_committed_beside_a_batch_where_the_store_can(journal: Journal, fake: FakeStore) -> None:
+    fake.commits_in_parallel = True
+    fake.hold()
+    first = commit_in_thread(journal, step("w", 0))
+    fake.wait_for_commit()
+    beside = Caller(lambda: journal.commit(start("a")))
+    fake.wait_for_commit()
+    # One at a time: the second start and the step wait for the next batch.
+    others = [commit_in_thread(journal, record) for record in (start("b"), step("w", 1))]
+    fake.release()
+    assert [caller.result() for caller in [first, beside, *others]] == [Verdict.APPLIED] * 4
+    assert sorted([record.workflow_id for record in batch] for batch in fake.batches) == [["a"], ["b", "w"], ["w"]]
+    # The place beside the batches is free again.
+    fake.hold()
+    third = commit_in_thread(journal, step("w", 2))
+    fake.wait_for_commit()
+    again = Caller(lambda: journal.commit(start("c")))
+    fake.wait_for_commit()
+    fake.release()
+    assert [third.result(), again.result()] == [Verdict.APPLIED] * 2
+    assert len(fake.batches) == 5
+
+
+def test_a_refused_start_beside_a_batch_leaves_the_place_free(journal: Journal, fake: FakeStore) -> None:
+    fake.commits_in_parallel = True
+    for _ in range(2):
+        fake.hold()
+        first = commit_in_thread(journal, step("w", 0))
+        fake.wait_for_commit()
+        fake.failures.append(StoreRefused("not this one"))
+        beside = Caller(lambda: journal.commit(start("a")))
+        fake.wait_for_commit()
+        fake.release(1)
+        wait_until(lambda: not fake.failures)
+        fake.release()
+        errors = [caller.error for caller in (first, beside) if caller.thread.join(PATIENCE_SECONDS) is None]
+        assert sum(isinstance(error, DBOSException) for error in errors) == 1
+
+
 def test_every_caller_gets_its_own_answer(journal: Journal, fake: FakeStore) -> None:
     met = ExistingWorkflow("PENDING", "n", None, None, None, None)
     fake.answers = {1: Verdict.FENCED, 2: met, 3: Verdict.REPEATED}

@@ -20,7 +20,7 @@ from dbos.engine.signals import Signals, Waiter
 from dbos.records import Answer, Record, Verdict, WorkflowFinished
 from tests.engine.test_journal import Caller, FakeStore, arrived, commit_in_thread, wait_until
 from tests.helpers import PATIENCE_SECONDS
-from tests.storage.making import finish, step
+from tests.storage.making import finish, start, step
 
 FILES = {module.__file__ for module in (journal_module, signals, feeds)}
 
@@ -126,7 +126,7 @@ def prepared() -> tuple[CrowdedStore, Signals, Journal, Sleeper]:
 def check_at_rest(journal: Journal) -> None:
     assert journal.commit(step("w", 9)) is Verdict.APPLIED
     wait_until(lambda: journal._leader is None)
-    assert (arrived(journal), len(journal._pending)) == (0, 0)
+    assert (arrived(journal), len(journal._pending), journal._beside) == (0, 0, None)
     journal.close()
     assert journal._thread is not None
     assert not journal._thread.is_alive()
@@ -173,6 +173,28 @@ def test_wherever_the_thread_of_an_outcome_is_interrupted_the_others_get_their_a
         sleeper.check(fake.has_finished())
         assert len(followed) <= fake.has_finished()
     assert len(followed) == 1, "without an interrupt"
+
+
+def test_wherever_a_start_beside_the_batch_is_interrupted_its_place_is_free_again() -> None:
+    for interrupts in places():
+        fake, _, journal, sleeper = prepared()
+        fake.commits_in_parallel = True
+        fake.hold()
+        first = commit_in_thread(journal, finish("w"))
+        fake.wait_for_commit()
+
+        def commit() -> Answer:
+            with interrupts.on():
+                return journal.commit(start("a"))
+
+        beside = Caller(commit)
+        wait_until(lambda: not beside.thread.is_alive() or fake.entered.acquire(blocking=False))
+        fake.release()
+        beside.thread.join(PATIENCE_SECONDS)
+        assert first.result() is Verdict.APPLIED
+        wait_until(lambda: journal._beside is None)
+        check_at_rest(journal)
+        sleeper.check(True)
 
 
 @pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "busy"])

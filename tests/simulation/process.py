@@ -67,9 +67,8 @@ class Process:
         )
         engine.workers = SimulatedWorkers(self)
         engine.loops = SimulatedLoops(self)
-        engine.journal = engine.second_journal = SimulatedJournal(self, store, engine.signals)
-        journals = (engine.journal, engine.second_journal)
-        engine.drivers = SimulatedDrivers(self, store, *journals, clock, engine.workers, engine.loops)
+        engine.journal = SimulatedJournal(self, store, engine.signals)
+        engine.drivers = SimulatedDrivers(self, store, engine.journal, clock, engine.workers, engine.loops)
         for service in engine.services:
             service._wake = SimulatedEvent(self)
             service.start = lambda run=service._run: self.spawn(run)

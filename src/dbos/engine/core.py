@@ -49,15 +49,11 @@ class Core:
         self.signals = Signals()
         self.feeds = Feeds(self.signals)
         self.journal = Journal(store, self.signals, retry_connection_errors=retry_connection_errors)
-        self.second_journal = self.journal
-        if store.commits_in_parallel:
-            self.second_journal = Journal(store, self.signals, retry_connection_errors=retry_connection_errors)
         self.workers = Workers(settings.max_executor_threads)
         self.loops = Loops()
         self.drivers = Drivers(
             store,
             self.journal,
-            self.second_journal,
             self.clock,
             self.workers,
             self.loops,
@@ -73,7 +69,6 @@ class Core:
     def open(self) -> None:
         """Begin to commit, and to notice what other processes do."""
         self.journal.start()
-        self.second_journal.start()
         self.signals.on_register = self.watcher.note_waiter
         for service in self.services:
             service.start()
@@ -86,7 +81,6 @@ class Core:
         self.loops.stop(timeout_seconds=10)
         self.workers.stop()
         self.journal.close()
-        self.second_journal.close()
         self.store.close()
         for service in self.services:
             service.stop()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..logs import logger
-from ..records import Record, Verdict, WorkflowStarted
+from ..records import Verdict
 from ..storage.store import Store, StoreUnavailable, StoreUnreachable
 from .clock import Clock
 from .errors import EngineStopped
@@ -29,7 +29,6 @@ class Drivers:
         self,
         store: Store,
         journal: Journal,
-        second_journal: Journal,
         clock: Clock,
         workers: Workers,
         loops: Loops,
@@ -38,8 +37,6 @@ class Drivers:
     ) -> None:
         self._store = store
         self._journal = journal
-        # The same where the store does not commit in parallel.
-        self._second_journal = second_journal
         self._clock = clock
         self._workers = workers
         self._loops = loops
@@ -77,7 +74,7 @@ class Drivers:
         except BaseException as error:
             end(None, error)
         else:
-            self._second_journal.commit_later(effect.record, lambda entry: self._conclude(plan, entry, end))
+            self._journal.commit_later(effect.record, lambda entry: self._conclude(plan, entry, end))
 
     def _conclude(self, plan: Plan[T], entry: Entry, end: Ending[T]) -> None:
         if entry.answer is Verdict.APPLIED:
@@ -113,18 +110,12 @@ class Drivers:
             if type(effect) is Call and not effect.is_async:
                 answer = effect.function(*effect.args, **(effect.kwargs or {}))
             elif type(effect) is Commit:
-                answer = self._journal_for(effect.record).commit(effect.record)
+                answer = self._journal.commit(effect.record)
             else:
                 answer = self._perform(effect)
         except BaseException as error:
             return plan.throw(error)
         return plan.send(answer)
-
-    def _journal_for(self, record: Record) -> Journal:
-        """A new workflow depends on nothing, so it goes where it waits for least."""
-        if type(record) is WorkflowStarted and record.parent is None and self._journal.load > self._second_journal.load:
-            return self._second_journal
-        return self._journal
 
     def _perform(self, effect: Effect) -> Any:
         if isinstance(effect, Read):

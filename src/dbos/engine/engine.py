@@ -103,7 +103,6 @@ class Engine(Core):
             self.process, self.new_token = process, tokens_of(process)
         self.loops.adopt_running()
         self.journal.start()
-        self.second_journal.start()
         self.signals.on_register = self.watcher.note_waiter
         self.recover()
         for service in self.services:

@@ -7,8 +7,8 @@ batches form by themselves while the database is busy.
 Ctrl-C reaches the main thread wherever it is. So a caller commits nothing but its own record, and what it has left
 undone when it is interrupted is finished by the writer thread, which cannot be: see `_leave_to_writer`.
 
-Where the store commits in parallel there is a second journal, for records that depend on nothing that is on its way and
-on which nothing depends: new workflows, and outcomes for which no thread waits (see `drivers`).
+A new workflow depends on nothing that is on its way, and whoever starts many of them one after the other keeps all
+others busy. So where the store commits in parallel, a start that finds the journal busy is committed beside it.
 
 Each record has its own answer (`records.Answer`). A record that the database refuses must not fail its neighbours:
 the batch is halved until the culprit stands alone. A lost connection is retried with growing pauses; since every
@@ -25,6 +25,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from ..error import DBOSException
 from ..logs import logger
@@ -37,6 +38,7 @@ from ..records import (
     StreamWritten,
     Verdict,
     WorkflowFinished,
+    WorkflowStarted,
 )
 from ..storage.store import Store, StoreRefused, StoreUnavailable, StoreUnreachable
 from ..types import StoredMessage, StoredValue, StreamEntry, WorkflowOutcome
@@ -46,6 +48,8 @@ from .signals import Signals
 MAX_BATCH_RECORDS = 1000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 MAX_PENDING_BYTES = 256 * 1024 * 1024
+# How many that wait are looked at, to see whether there is a start among them.
+ENTRIES_LOOKED_AT = 32
 
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 60.0
@@ -125,6 +129,9 @@ class Journal:
         self._crowded = False
         # Who commits: nobody, the writer thread, or a caller, named by its record (those of its loop).
         self._leader: object | None = None
+        # The start that is being committed beside the batches, and whether the batch on its way has one.
+        self._beside: Entry | None = None
+        self._start_on_its_way = False
         self._closing = threading.Event()
         # For the writer thread. Of the kind that an interrupt cannot leave half done.
         self._notes: queue.SimpleQueue[object] = queue.SimpleQueue()
@@ -136,9 +143,6 @@ class Journal:
         self._pressure_reported_at = -PRESSURE_REPORT_SECONDS
 
     def start(self) -> None:
-        """Begin to commit what callers leave to the writer thread. May be repeated."""
-        if self._thread is not None:
-            return
         self._thread = threading.Thread(target=self._run, name="dbos-journal", daemon=True)
         self._thread.start()
 
@@ -158,11 +162,6 @@ class Journal:
             entry.error = EngineStopped()
         self._wake(left)
 
-    @property
-    def load(self) -> int:
-        """How many records a new one has to wait for; 0 when it would be committed at once."""
-        return (self._leader is not None) + len(self._pending)
-
     # --- waiting callers
 
     def commit(self, record: Record) -> Answer:
@@ -173,11 +172,17 @@ class Journal:
             with self._lock:
                 if self._closing.is_set():
                     raise EngineStopped()
-                leads = self._append(entry)
-                if not leads:
-                    entry.gate = threading.Lock()
-                    entry.gate.acquire()
-            if leads:
+                beside = self._leader is not None and self._may_go_beside(record)
+                if beside:
+                    self._beside = entry
+                else:
+                    leads = self._append(entry)
+                    if not leads:
+                        entry.gate = threading.Lock()
+                        entry.gate.acquire()
+            if beside:
+                self._commit_beside(entry)
+            elif leads:
                 self._lead(entry)
             elif entry.gate is not None:
                 entry.gate.acquire()
@@ -215,6 +220,7 @@ class Journal:
         leads = self._leader is None
         if leads:
             self._leader = entry
+            self._start_on_its_way = type(entry.record) is WorkflowStarted
         else:
             self._pending.append(entry)
         self._pending_bytes += entry.size
@@ -301,6 +307,21 @@ class Journal:
             else:
                 self._leader = None
 
+    def _may_go_beside(self, record: Record) -> bool:
+        """Whether it is a start, and the only one: several at once are better off together."""
+        if type(record) is not WorkflowStarted or record.parent is not None:
+            return False
+        if self._beside is not None or self._start_on_its_way or not self._store.commits_in_parallel:
+            return False
+        return not any(type(entry.record) is WorkflowStarted for entry in islice(self._pending, ENTRIES_LOOKED_AT))
+
+    def _commit_beside(self, entry: Entry) -> None:
+        try:
+            self._commit([entry])
+        finally:
+            with self._lock:
+                self._beside = None
+
     def _commit(self, batch: Sequence[Entry]) -> None:
         commit_batch(self._store, batch, self._pause, retry_connection_errors=self._retry_connection_errors)
 
@@ -327,6 +348,8 @@ class Journal:
                 left = note.entries
             elif isinstance(note, Entry) and self._leader is note:
                 left = (note,)
+            if self._beside is note:
+                self._beside = None
             mine = self._leader is None or self._leader is note or note is YOUR_TURN
             if mine:
                 self._leader = WRITER
@@ -365,6 +388,7 @@ class Journal:
         """The next batch for the writer thread; without one it gives up its turn."""
         batch: list[Entry] = []
         size = 0
+        has_start = False
         with self._lock:
             pending = self._pending
             while pending and len(batch) < MAX_BATCH_RECORDS:
@@ -373,6 +397,8 @@ class Journal:
                 entry = pending.popleft()
                 batch.append(entry)
                 size += entry.size
+                has_start = has_start or type(entry.record) is WorkflowStarted
+            self._start_on_its_way = has_start
             if not batch:
                 # Nothing is on its way; callers that were interrupted may have left a record counted.
                 self._pending_bytes = 0
