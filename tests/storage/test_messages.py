@@ -164,7 +164,28 @@ def test_a_message_is_consumed_with_its_step_once(store: SqlStore, read: Rows, o
     assert (row["output"], row["error"], row["serialization"]) == ("[1]", None, "portable_json")
     (row,) = read("SELECT consumed_by_function_id, consumed FROM notifications WHERE message_uuid = 'm1'")
     assert (row["consumed_by_function_id"], bool(row["consumed"])) == (1, True)
-    assert len(read("SELECT * FROM operation_outputs WHERE workflow_uuid = 'r'")) == 2
+    (_, deadline) = read("SELECT * FROM operation_outputs WHERE workflow_uuid = 'r' ORDER BY function_id")
+    also = record.step.also
+    assert (deadline["function_id"], deadline["function_name"], deadline["output"]) == (2, also.name, also.output)
+    assert (deadline["serialization"], deadline["application_name"]) == (
+        also.serialization,
+        record.step.application_name,
+    )
+    assert (deadline["started_at_epoch_ms"], deadline["completed_at_epoch_ms"]) == (
+        also.started_at_ms,
+        also.completed_at_ms,
+    )
+
+
+@pytest.mark.parametrize("others", COMPANY)
+def test_who_gets_no_message_records_no_deadline_yet(store: SqlStore, read: Rows, others: int) -> None:
+    store.commit([plain("m")])
+    store.commit([consumed("r", 1, "m")])
+    late = consumed("r", 2, "m")
+    late.step.also = step("r", 3)
+    assert store.commit([late, *company(others)]) == [Verdict.TAKEN, *applied(others)]
+    (row,) = read("SELECT function_id FROM operation_outputs WHERE workflow_uuid = 'r'")
+    assert row["function_id"] == 1
 
 
 @pytest.mark.parametrize("others", COMPANY)
